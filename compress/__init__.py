@@ -1,0 +1,1 @@
+"""compress: makes students. The only room that trains."""

@@ -1,0 +1,219 @@
+"""student.pt: one self-describing file per student. Nothing in it is ever executed."""
+
+import dataclasses
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress import files
+from compress.deploy import DeployGraph
+from compress.errors import BadInput
+from compress.models import ARCHITECTURES, build
+from compress.quantization.integer import IntegerStudent
+from compress.quantization.scheme import Quantization
+
+FORMAT = "pocketsr.student"
+VERSION = 1
+VALUE_RANGE = (0.0, 1.0)
+FIELDS = {
+    "architecture": str,
+    "config": dict,
+    "scale": int,
+    "value_range": list,
+    "weights": dict,
+    "quantization": (dict, type(None)),
+    "sparsity": (dict, type(None)),
+    "receptive_radius": (int, type(None)),
+    "provenance": dict,
+    "metrics": list,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A network with all that is needed to rebuild, export and judge it.
+
+    Attributes:
+        architecture: a name in `compress.models.ARCHITECTURES`.
+        config: options of the architecture.
+        weights: the state dict of the float network (branches merged).
+        quantization: the int8 form, or None for a float student.
+        sparsity: masks that fine-tuning and export must keep, or None.
+        provenance: recipe, teacher, data manifest hash, steps, versions.
+        metrics: result rows, each with its protocol.
+        file_hash: SHA-256 of the file it was read from; None before it is saved.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    quantization: Quantization | None = None
+    sparsity: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    file_hash: str | None = None
+
+    @classmethod
+    def of(cls, network: nn.Module, **details: Any) -> "Student":
+        """The student that a network of `compress.models` is, branches merged; `details` fill the other fields."""
+        plain = network.merged()
+        name = next(name for name, known in ARCHITECTURES.items() if type(plain) is known.network)
+        weights = {key: value.detach().cpu().clone() for key, value in plain.state_dict().items()}
+        return cls(architecture=name, config=dataclasses.asdict(plain.config), weights=weights, **details)
+
+    @property
+    def scale(self) -> int:
+        return int(self.config["scale"])
+
+    @property
+    def precision(self) -> str:
+        """'float32', or 'int8' for a quantized student."""
+        return "int8" if self.quantization else "float32"
+
+    def network(self) -> nn.Module:
+        """The float network with its weights, in eval mode."""
+        network = build(self.architecture, self.config)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    def deploy(self) -> DeployGraph:
+        """The float network as it ships. Raises BadInput for an architecture without a deploy form."""
+        network = self.network()
+        if not hasattr(network, "deploy"):
+            shippable = ", ".join(name for name, known in ARCHITECTURES.items() if hasattr(known.network, "deploy"))
+            raise BadInput(
+                f"expected an architecture that can ship ({shippable}), found {self.architecture!r}: "
+                "it serves as a teacher only, so distil a student from it."
+            )
+        return network.deploy()
+
+    def reference(self) -> nn.Module:
+        """What exported files are held against: int8 arithmetic for an int8 student, else the float network."""
+        return IntegerStudent(self.deploy(), self.quantization) if self.quantization else self.network()
+
+
+def save_student(student: Student, path: str | Path) -> str:
+    """Writes student.pt atomically and returns its SHA-256.
+
+    The file is a dict that `torch.load(weights_only=True)` accepts, made of containers, numbers, strings, tensors.
+    """
+    network = student.network()
+    radius = network.deploy().receptive_radius() if hasattr(network, "deploy") else None
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": student.architecture,
+        "config": student.config,
+        "scale": student.scale,
+        "value_range": list(VALUE_RANGE),
+        "weights": student.weights,
+        "quantization": student.quantization.to_dict() if student.quantization else None,
+        "sparsity": student.sparsity,
+        "receptive_radius": radius,
+        "provenance": student.provenance,
+        "metrics": student.metrics,
+    }
+    with files.written_atomically(path) as part:
+        torch.save(content, part)
+    return files.sha256(path)
+
+
+def load_student(path: str | Path) -> Student:
+    """Reads student.pt.
+
+    Raises:
+        BadInput: missing, not a checkpoint, would run code, truncated or damaged, another program's weights, newer
+            format, unknown architecture, or weights that do not fit the configuration; each with its own sentence.
+    """
+    path = Path(path)
+    content = read_tensors(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BadInput(
+            f"expected a student.pt, found weights of another program in {path}: import published weights with "
+            "`python -m compress.published`, or train a student with `python -m compress.train`."
+        )
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise BadInput(
+            f"expected format version {VERSION} of student.pt, found version {version!r} in {path}: "
+            "update pocketsr to read it."
+        )
+    for name, kind in FIELDS.items():
+        if not isinstance(content.get(name, ...), kind):
+            found = "nothing" if name not in content else type(content[name]).__name__
+            raise BadInput(f"expected the field {name!r} in {path}, found {found}: the file was not written by pocketsr.")
+    student = Student(
+        architecture=content["architecture"],
+        config=content["config"],
+        weights=content["weights"],
+        quantization=_read_quantization(content["quantization"], path),
+        sparsity=content["sparsity"],
+        provenance=content["provenance"],
+        metrics=content["metrics"],
+        file_hash=files.sha256(path),
+    )
+    _check_consistent(student, content, path)
+    return student
+
+
+def read_tensors(path: Path) -> Any:
+    """`torch.load(weights_only=True)` with a sentence for everything that can be wrong with the file itself."""
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise BadInput(f"expected a checkpoint file, found {what} at {path}: check the path.")
+    with path.open("rb") as file:
+        start = file.read(4)
+    zipped = zipfile.is_zipfile(path)
+    if start == b"PK\x03\x04" and not zipped:
+        raise BadInput(f"expected a whole checkpoint, found a truncated one in {path}: copy or download it again.")
+    if not zipped and start[:1] != b"\x80":
+        raise BadInput(f"expected a PyTorch checkpoint, found some other kind of file in {path}: check the path.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "global" in str(error):
+            raise BadInput(
+                f"expected a checkpoint of tensors only, found one that runs code when opened in {path}: it was not "
+                "opened; save its state dict alone with torch.save, on a machine where you trust it."
+            ) from error
+        raise BadInput(f"expected a PyTorch checkpoint, found a file that is not one in {path}: check the path.") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, TypeError) as error:
+        raise BadInput(f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again.") from error
+
+
+def _read_quantization(plain: dict[str, Any] | None, path: Path) -> Quantization | None:
+    try:
+        return None if plain is None else Quantization.from_dict(plain)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(f"expected the scales of an int8 student in {path}, found unusable ones ({error}): quantize it again.") from error
+
+
+def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> None:
+    """Builds what the file describes, so that a file that loads is a file that runs."""
+    try:
+        build(student.architecture, student.config)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    try:
+        student.network()
+    except (RuntimeError, AttributeError) as error:
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise BadInput(
+            f"expected weights that fit the {student.architecture} of {path}, found others: {detail} "
+            "Use the file as it was written by the training."
+        ) from error
+    if content["scale"] != student.scale or content["value_range"] != list(VALUE_RANGE):
+        raise BadInput(
+            f"expected scale {student.scale} and value range {list(VALUE_RANGE)} in {path}, found "
+            f"{content['scale']} and {content['value_range']}: the file was edited; use the original."
+        )
+    if student.quantization:
+        try:
+            student.reference()
+        except ValueError as error:
+            raise BadInput(f"expected scales that fit the network in {path}, found that {error}: quantize it again.") from error

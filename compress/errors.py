@@ -1,0 +1,45 @@
+"""Bad input as one sentence: what was expected, what was found, what to do."""
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class BadInput(Exception):
+    """The user's input cannot be used. The message is one sentence for a person; commands exit with 2."""
+
+
+class StoppedRun(Exception):
+    """A run could not go on (diverged training, say). The message says at which step and what to try; exit 1."""
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Runs a command's main function and turns its outcome into an exit code.
+
+    Exit codes: what `command` returns (None is 0); 1 for StoppedRun; 2 for BadInput and for a full disk or
+    missing permission; 130 for Ctrl-C. None of these prints a traceback; a defect of ours still does.
+    """
+    try:
+        code = command() or 0
+        sys.stdout.flush()
+    except BadInput as error:
+        code = _fail(error, 2)
+    except StoppedRun as error:
+        code = _fail(error, 1)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; run the same command again to go on where that is supported.", 130)
+    except BrokenPipeError:  # the reader went away (`| head`); nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        code = _fail(f"expected a path that can be read and written, found {error.filename!r}: {error.strerror}.", 2)
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        code = _fail("expected room for the output, found a full disk: free some space and run again.", 2)
+    sys.exit(code)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

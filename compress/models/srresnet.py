@@ -1,0 +1,162 @@
+"""SRResNet, the generator of SRGAN.
+
+Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network" (CVPR 2017):
+a 9x9 head, residual blocks under a long skip connection, PixelShuffle stages, a 9x9 tail.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress.deploy import (
+    INPUT,
+    Activation,
+    Add,
+    Clip,
+    Conv,
+    DeployGraph,
+    DepthToSpace,
+    Sigmoid,
+    fold_batch_norm,
+    shuffle_order,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRResNetConfig:
+    """Sizes and variants of the generator.
+
+    Attributes:
+        scale: 2, 3, 4 or 8; powers of two go through x2 stages, 3 through one x3 stage.
+        blocks: residual blocks (B or N in the papers: 16; the compressed ones have 6 or 4).
+        channels: feature maps.
+        activation: 'prelu' (one learned slope per layer) or 'relu' (the faster choice for int8).
+        batch_norm: in the residual blocks.
+        trunk_end: what follows the convolution after the blocks: 'batch_norm' as published, 'activation' as in
+            two well-known re-implementations, or 'none'.
+        output: 'linear', or 'tanh', mapped from [-1, 1] to [0, 1].
+        head_kernel, tail_kernel: size of the first and last convolution.
+    """
+
+    scale: Literal[2, 3, 4, 8] = 4
+    blocks: int = 16
+    channels: int = 64
+    activation: Literal["prelu", "relu"] = "prelu"
+    batch_norm: bool = True
+    trunk_end: Literal["batch_norm", "activation", "none"] = "batch_norm"
+    output: Literal["linear", "tanh"] = "linear"
+    head_kernel: int = 9
+    tail_kernel: int = 9
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(activation(norm(conv(x)))))."""
+
+    def __init__(self, config: SRResNetConfig):
+        super().__init__()
+        width = config.channels
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(width) if config.batch_norm else nn.Identity()
+        self.activation = _activation(config)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(width) if config.batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
+
+
+class UpsampleStage(nn.Module):
+    """Convolution, PixelShuffle, activation."""
+
+    def __init__(self, config: SRResNetConfig, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.conv = nn.Conv2d(config.channels, config.channels * factor**2, 3, padding=1)
+        self.activation = _activation(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(nn.functional.pixel_shuffle(self.conv(x), self.factor))
+
+
+class SRResNet(nn.Module):
+    """(N, 3, H, W) RGB in [0, 1] to (N, 3, s*H, s*W); a linear output is clipped to [0, 1] in eval mode only."""
+
+    def __init__(self, config: SRResNetConfig):
+        super().__init__()
+        self.config = config
+        width = config.channels
+        self.head = _same_conv(3, width, config.head_kernel)
+        self.head_activation = _activation(config)
+        self.blocks = nn.ModuleList(ResidualBlock(config) for _ in range(config.blocks))
+        self.trunk = nn.Conv2d(width, width, 3, padding=1)
+        ends = {"batch_norm": nn.BatchNorm2d(width), "activation": _activation(config), "none": nn.Identity()}
+        self.trunk_end = ends[config.trunk_end]
+        self.stages = nn.ModuleList(UpsampleStage(config, factor) for factor in stage_factors(config.scale))
+        self.tail = _same_conv(width, 3, config.tail_kernel)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        first = x = self.head_activation(self.head(lr))
+        for block in self.blocks:
+            x = block(x)
+        x = first + self.trunk_end(self.trunk(x))
+        for stage in self.stages:
+            x = stage(x)
+        sr = self.tail(x).float()
+        if self.config.output == "tanh":
+            return (torch.tanh(sr) + 1) / 2
+        return sr if self.training else sr.clamp(0, 1)
+
+    def merged(self) -> "SRResNet":
+        """Itself: there are no branches. Batch norm is folded in `deploy`."""
+        return self
+
+    def deploy(self) -> DeployGraph:
+        """The network as it ships."""
+        config, graph = self.config, DeployGraph(self.config.scale)
+        first = x = graph.add("head", _deploy_conv(self.head, nn.Identity(), self.head_activation), INPUT)
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, ResidualBlock)
+            y = graph.add(f"block{i}_conv1", _deploy_conv(block.conv1, block.norm1, block.activation), x)
+            y = graph.add(f"block{i}_conv2", _deploy_conv(block.conv2, block.norm2, None), y)
+            x = graph.add(f"block{i}_sum", Add(), x, y)
+        normalised = config.trunk_end == "batch_norm"
+        norm, activation = (self.trunk_end, None) if normalised else (nn.Identity(), self.trunk_end)
+        x = graph.add("trunk", _deploy_conv(self.trunk, norm, activation), x)
+        x = graph.add("trunk_sum", Add(), first, x)
+        for i, stage in enumerate(self.stages):
+            assert isinstance(stage, UpsampleStage)
+            conv = _deploy_conv(stage.conv, nn.Identity(), stage.activation)  # one slope: it commutes with the shuffle
+            order = shuffle_order(len(conv.weight), stage.factor)
+            x = graph.add(f"up{i}", Conv(conv.weight[order], conv.bias[order], conv.activation, conv.slope), x)
+            x = graph.add(f"up{i}_shuffle", DepthToSpace(stage.factor), x)
+        gain = 2.0 if config.output == "tanh" else 1.0
+        tail = _deploy_conv(self.tail, nn.Identity(), None)
+        x = graph.add("tail", Conv(gain * tail.weight, gain * tail.bias), x)
+        graph.add("sr", Sigmoid() if config.output == "tanh" else Clip(), x)
+        return graph
+
+
+def stage_factors(scale: int) -> list[int]:
+    """Shuffle factors of the upsampling stages: [3] for x3, else as many twos as it takes."""
+    return [3] if scale == 3 else [2] * int(math.log2(scale))
+
+
+def _same_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+
+
+def _activation(config: SRResNetConfig) -> nn.Module:
+    return nn.PReLU() if config.activation == "prelu" else nn.ReLU()
+
+
+def _deploy_conv(conv: nn.Conv2d, norm: nn.Module, activation: nn.Module | None) -> Conv:
+    """Convolution with its batch norm folded and its activation fused."""
+    assert conv.bias is not None
+    weight, bias = fold_batch_norm(conv, norm) if isinstance(norm, nn.BatchNorm2d) else (conv.weight, conv.bias)
+    if isinstance(activation, nn.PReLU):
+        return Conv(weight, bias, "prelu", activation.weight.item())
+    kind: Activation = "relu" if isinstance(activation, nn.ReLU) else "none"
+    return Conv(weight, bias, kind)

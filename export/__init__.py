@@ -1,0 +1,1 @@
+"""export: turns a student into files, and reads the files back."""

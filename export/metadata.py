@@ -1,0 +1,114 @@
+"""What travels inside every exported file, so that no runtime has to guess. Needs no torch.
+
+In a .tflite the JSON below is a metadata buffer named `pocketsr.json`.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.errors import BadInput
+
+ENTRY = "pocketsr.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Image:
+    """How an image enters or leaves a file.
+
+    Attributes:
+        dtype: 'float32' (values in [0, 1]) or 'int8' (pixel - 128).
+        layout: 'NHWC' or 'NCHW'.
+        color: order of the channels.
+        scale, zero_point: real value = scale * (integer - zero point); None for float.
+    """
+
+    dtype: Literal["float32", "int8"]
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    color: str = "RGB"
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The contents of `pocketsr.json`.
+
+    Attributes:
+        architecture, scale: of the student.
+        precision: of weights and activations.
+        value_range: of real-valued pixels.
+        input, output: the LR image and the SR image.
+        receptive_radius: LR pixels that a tile must overlap its neighbours by; None if no overlap is exact.
+        sizes: 'any', or a list of [height, width] of LR images that the file takes.
+        student_sha256: of the student.pt that it was made from.
+        quality: measured metrics of the student, each row with its protocol.
+        calibration: how the scales were chosen, for int8.
+        producer: versions of the programs that wrote the file.
+    """
+
+    architecture: str
+    scale: int
+    precision: Literal["float32", "float16", "int8"]
+    value_range: tuple[float, float]
+    input: Image
+    output: Image
+    receptive_radius: int | None
+    sizes: Literal["any"] | list[list[int]]
+    student_sha256: str
+    quality: list[dict[str, Any]]
+    calibration: dict[str, Any] | None
+    producer: dict[str, str]
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        """Readable JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> "Metadata":
+        """The inverse of `to_json`. Raises BadInput, naming `source`, for anything else."""
+        try:
+            plain = json.loads(text)
+            if plain["version"] > VERSION:
+                raise BadInput(
+                    f"expected metadata version {VERSION}, found {plain['version']} in {source}: update pocketsr to read it."
+                )
+            plain["value_range"] = tuple(plain["value_range"])
+            return cls(**{**plain, "input": Image(**plain["input"]), "output": Image(**plain["output"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInput(
+                f"expected the metadata that pocketsr writes, found something else in {source} ({error}): export it again."
+            ) from error
+
+
+def read_tflite(path: str | Path) -> Metadata | None:
+    """The metadata of a .tflite; None where it has none (a file of another program).
+
+    Raises:
+        BadInput: no such file, or not a .tflite.
+    """
+    model = tflite_model(path)
+    for entry in model.metadata or []:
+        if entry.name == ENTRY.encode():
+            return Metadata.from_json(bytes(model.buffers[entry.buffer].data).decode(), str(path))
+    return None
+
+
+def tflite_model(path: str | Path) -> Any:
+    """The parsed flatbuffer (`ModelT`) of a .tflite. Raises BadInput for anything else."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"expected a .tflite file, found nothing at {path}: check the path.")
+    content = path.read_bytes()
+    if len(content) < 8 or content[4:8] != b"TFL3":
+        raise BadInput(f"expected a .tflite file, found some other kind of file in {path}: check the path.")
+    try:
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    except Exception as error:  # flatbuffers raises struct.error, IndexError, TypeError... on damaged content
+        raise BadInput(f"expected a whole .tflite, found a damaged one in {path}: export it again.") from error

@@ -1,0 +1,1 @@
+"""runtime: runs exported files and holds them against the PyTorch reference."""

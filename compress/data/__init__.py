@@ -1,0 +1,1 @@
+"""Images to LR/HR patches, benchmark sets, downloads."""

@@ -1,0 +1,176 @@
+"""PSNR, SSIM and LPIPS, as published tables of super-resolution compute them. Needs numpy alone (LPIPS: torch)."""
+
+import functools
+import math
+import urllib.error
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import BadInput
+
+Image = NDArray[np.uint8]
+Backbone = Literal["alex", "squeeze", "vgg"]
+
+_BACKBONE_FILES = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    "vgg": "vgg16-397923af.pth",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How figures were computed. Two figures are comparable only where their protocols are equal.
+
+    Attributes:
+        colour: the channel of PSNR and SSIM, and its standard.
+        rounding: of the super-resolved image and of the channel.
+        border: pixels left out on every side; always the scale.
+        psnr: how images combine.
+        ssim: window and constants.
+        lpips: network version and backbone, or None where it was not computed.
+        lr: 'files' where the set comes with LR images, 'imresize' where they were made here.
+    """
+
+    colour: str = "Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, BT.601 limited range"
+    rounding: str = "SR clipped and rounded to uint8; Y not rounded"
+    border: str = "scale"
+    psnr: str = "peak 255, per image, then the mean over images; identical images are inf and left out of the mean"
+    ssim: str = "Gaussian 11x11, sigma 1.5, valid windows, population covariance, K 0.01 0.03, L 255"
+    lpips: str | None = None
+    lr: Literal["files", "imresize"] = "files"
+
+
+PROTOCOL = Protocol()
+
+
+def luma(rgb: Image) -> NDArray[np.float64]:
+    """Y of ITU-R BT.601 in limited range, not rounded, as MATLAB's `rgb2ycbcr` before its rounding.
+
+    Args:
+        rgb: (H, W, 3) uint8, 0..255.
+
+    Returns:
+        (H, W), 16..235.
+    """
+    return 16.0 + rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255.0
+
+
+def psnr(sr: Image, hr: Image, border: int) -> float:
+    """Peak signal-to-noise ratio of Y in dB, peak 255; inf for identical images.
+
+    Args:
+        sr, hr: (H, W, 3) uint8, 0..255.
+        border: pixels cut from every side first.
+
+    Raises:
+        ValueError: sizes differ, or nothing is left within the border.
+    """
+    ours, theirs = _inner(sr, hr, border)
+    error = float(np.mean((ours - theirs) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def ssim(sr: Image, hr: Image, border: int) -> float:
+    """Structural similarity of Y (Wang et al. 2004), at most 1; nan where less than 11 pixels are left on a side.
+
+    Args:
+        sr, hr: (H, W, 3) uint8, 0..255.
+        border: pixels cut from every side first.
+
+    Raises:
+        ValueError: sizes differ, or nothing is left within the border.
+    """
+    x, y = _inner(sr, hr, border)
+    if min(x.shape) < 11:
+        return math.nan
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float(np.mean(similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))))
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of the finite values; where there are none, inf if any was inf (all identical), else nan."""
+    values = list(values)
+    finite = [value for value in values if math.isfinite(value)]
+    if finite:
+        return math.fsum(finite) / len(finite)
+    return math.inf if math.inf in values else math.nan
+
+
+@functools.cache
+def lpips_metric(backbone: Backbone = "alex") -> Callable[[Image, Image], float]:
+    """LPIPS v0.1 (Zhang et al. 2018): a function of two (H, W, 3) uint8 images; 0 for identical ones, lower is closer.
+
+    The network is built once per backbone and sees whole images, no border cut, scaled to [-1, 1].
+
+    Raises:
+        BadInput: the lpips package is missing, torchvision does not fit torch, or no backbone weights.
+    """
+    network = _lpips_network(backbone)
+    import torch
+
+    def tensor(image: Image) -> torch.Tensor:
+        return torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+
+    def distance(sr: Image, hr: Image) -> float:
+        with torch.no_grad():
+            return float(network(tensor(sr), tensor(hr)))
+
+    return distance
+
+
+def _lpips_network(backbone: Backbone) -> Any:
+    try:
+        import lpips
+        import torch
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"expected the package lpips with torch and torchvision, found no {error.name}: pip install lpips, or "
+            "leave LPIPS out with --lpips none."
+        ) from error
+    except RuntimeError as error:
+        raise BadInput(
+            f"expected a torchvision built for this torch, found that they do not fit ({_line(error)}): install both "
+            "from the same index and release, or leave LPIPS out with --lpips none."
+        ) from error
+    folder = f"{torch.hub.get_dir()}/checkpoints"
+    try:
+        return lpips.LPIPS(net=backbone, version="0.1", verbose=False)
+    except (urllib.error.URLError, OSError, RuntimeError, EOFError) as error:
+        raise BadInput(
+            f"expected the ImageNet weights of LPIPS's {backbone} backbone, found none that can be used ({_line(error)}): "
+            f"put {_BACKBONE_FILES[backbone]} into {folder} (TORCH_HOME moves it), or use another --lpips."
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _inner(sr: Image, hr: Image, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Y of both within the border."""
+    if sr.shape != hr.shape or sr.ndim != 3 or sr.shape[2] != 3:
+        raise ValueError(f"expected two (H, W, 3) images of one size, found {sr.shape} and {hr.shape}.")
+    height, width = hr.shape[:2]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"expected an image larger than twice its border of {border}, found {width}x{height}.")
+    inside = np.s_[border : height - border, border : width - border]
+    return luma(sr[inside]), luma(hr[inside])
+
+
+def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian mean of every full 11x11 window: (H, W) to (H - 10, W - 10)."""
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    height, width = image.shape
+    rows = sum(weight * image[i : i + height - 10] for i, weight in enumerate(weights))
+    return np.asarray(sum(weight * rows[:, i : i + width - 10] for i, weight in enumerate(weights)))

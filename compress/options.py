@@ -1,0 +1,46 @@
+"""Options from a recipe or a checkpoint, held against the dataclass that defines them."""
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+from compress.errors import BadInput
+
+
+T = TypeVar("T")
+
+
+def checked(kind: type[T], options: dict[str, Any], owner: str) -> T:
+    """An instance of the frozen dataclass `kind` made from `options`; what is left out keeps its default.
+
+    Field types are bool, int, float, str or Literal. Integers must be positive ('blocks' may be 0); fields
+    ending in 'kernel' must be odd.
+
+    Raises:
+        BadInput: an option that does not exist, of the wrong type, or out of range. `owner` is named in the sentence.
+    """
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values = {}
+    for name, value in options.items():
+        if name not in names:
+            raise BadInput(f"expected options of {owner} out of {', '.join(names) or 'none'}, found {name!r}: correct the name.")
+        values[name] = _value(f"{owner}'s {name}", name, value, hints[name])
+    return kind(**values)
+
+
+def _value(label: str, name: str, value: Any, wanted: Any) -> Any:
+    if typing.get_origin(wanted) is typing.Literal:
+        choices = typing.get_args(wanted)
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise BadInput(f"expected {label} to be one of {', '.join(map(str, choices))}, found {value!r}: choose one.")
+        return value
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise BadInput(f"expected {label} to be of type {wanted.__name__}, found {value!r}: correct the value.")
+    if wanted is int and value < (0 if name == "blocks" else 1):
+        raise BadInput(f"expected {label} to be positive, found {value}: use a larger number.")
+    if name.endswith("kernel") and value % 2 == 0:
+        raise BadInput(f"expected {label} to be odd, found {value}: use {value + 1}.")
+    return value

@@ -1,0 +1,163 @@
+"""A recipe: everything that defines one training run, as a YAML file with typed, checked fields."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.data.sources import DEFAULT_SOURCE
+from compress.errors import BadInput
+from compress.teachers import TeacherSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The network to train.
+
+    Attributes:
+        architecture: a name in `compress.models.ARCHITECTURES`.
+        options: of the architecture.
+        start: a student.pt to go on from, which then brings its own architecture and options.
+    """
+
+    architecture: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    start: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """How to train it.
+
+    Attributes:
+        name: a name in `compress.methods.METHODS`.
+        options: of the method.
+    """
+
+    name: str = "supervised"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What to train on.
+
+    Attributes:
+        folder: of images, or 'skimage' for the photographs that scikit-image installs.
+        lr_patch: side of the LR patches in pixels.
+        batch: patches per process and step.
+        workers: loader processes; left out, a number that suits the machine.
+        cache_labels: compute a teacher's outputs once for all images and keep them on disk.
+    """
+
+    folder: str = DEFAULT_SOURCE
+    lr_patch: int = 32
+    batch: int = 16
+    workers: int | None = None
+    cache_labels: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSpec:
+    """How long and how fast. Adam; see `compress.schedule.learning_rate`.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: at its highest.
+        kind: 'cosine' to `final_rate`, or 'step': times `gamma` every `every` steps.
+        warmup: steps of linear rise at the start.
+        final_rate: where the cosine ends.
+        every, gamma: of kind 'step'.
+        betas: of Adam.
+        clip_norm: largest norm of the gradient; 0 for no clipping.
+        ema: decay of the exponential moving average of the weights, which is what is kept; 0 for none.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    kind: Literal["cosine", "step"] = "cosine"
+    warmup: int = 0
+    final_rate: float = 1e-6
+    every: int = 200_000
+    gamma: float = 0.5
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = 1.0
+    ema: float = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSpec:
+    """How the run is watched.
+
+    Attributes:
+        sets: benchmark sets (see `compress.evaluate`).
+        data: the folder that holds them.
+        every: steps between validations; the end of the run is always one.
+    """
+
+    sets: list[str] = field(default_factory=lambda: ["skimage"])
+    data: Path | None = None
+    every: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        model, method, teacher, data, schedule, validation: see their classes.
+        out: folder of the run: state.pt, student.pt, log.csv, curve.png, strip.png.
+        seed: of the initial weights and of the patches.
+        precision: 'bf16' (mixed), 'float32', or 'auto': bf16 where the processor computes it natively.
+        save_every: steps between saves of the resumable state.
+    """
+
+    model: ModelSpec
+    schedule: ScheduleSpec
+    method: MethodSpec = MethodSpec()
+    teacher: TeacherSpec | None = None
+    data: DataSpec = DataSpec()
+    validation: ValidationSpec = ValidationSpec()
+    out: Path = Path("runs/train")
+    seed: int = 0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    save_every: int = 500
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must not change between the start of a run and its resumption, as plain values."""
+        plain = dataclasses.asdict(self)
+        for free in ("out", "validation", "save_every"):
+            del plain[free]
+        plain["data"].pop("workers")
+        return _plain(plain)
+
+    def check(self) -> None:
+        """Raises BadInput for numbers that cannot work, before anything is loaded."""
+        schedule, data = self.schedule, self.data
+        for name, value, low, high in (
+            ("schedule.steps", schedule.steps, 1, math.inf),
+            ("schedule.learning_rate", schedule.learning_rate, 1e-12, 10),
+            ("schedule.warmup", schedule.warmup, 0, schedule.steps),
+            ("schedule.every", schedule.every, 1, math.inf),
+            ("schedule.ema", schedule.ema, 0, 0.999999),
+            ("schedule.clip_norm", schedule.clip_norm, 0, math.inf),
+            ("data.lr_patch", data.lr_patch, 8, 1024),
+            ("data.batch", data.batch, 1, 65536),
+            ("validation.every", self.validation.every, 1, math.inf),
+            ("save_every", self.save_every, 1, math.inf),
+        ):
+            if not low <= value <= high:
+                raise BadInput(f"expected {name} between {low} and {high}, found {value}: correct the recipe.")
+        if (self.model.architecture is None) == (self.model.start is None):
+            found = "neither" if self.model.start is None else "both"
+            raise BadInput(f"expected either model.architecture or model.start in the recipe, found {found}: give one.")
+
+
+def _plain(value: Any) -> Any:
+    """Paths as strings, tuples as lists, so that what was stored compares equal to what was read."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,349 @@
+"""The one training loop: `python -m compress.train recipes/NAME.yaml`, alone or under torchrun.
+
+Every option of the recipe can be changed on the command line, as in `--schedule.steps 1000`. A run that was stopped or
+killed goes on where it last saved when the same command is given again.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from compress import labels
+from compress.checkpoint import Student, load_student, save_student
+from compress.cli import Parser
+from compress.data.benchmarks import Benchmark, open_benchmark
+from compress.data.bicubic import imresize
+from compress.data.cache import Collection, collect
+from compress.data.images import find_images
+from compress.data.patches import Patches, StepSampler, check_patch_count, patch_loader, to_batch
+from compress.data.sources import DEFAULT_SOURCE, skimage_photographs
+from compress.errors import BadInput, StoppedRun, run_command
+from compress.evaluate import evaluate, torch_upscaler
+from compress.logbook import Logbook, save_strip
+from compress.methods import METHODS, Method, make_method
+from compress.models import build
+from compress.progress import progress
+from compress.recipe import Recipe
+from compress.schedule import learning_rate
+from compress.state import TrainingState, load_state, save_state
+from compress.teachers import Teacher, load_teacher
+
+LOG_EVERY = 50
+GIGABYTE = 1e9
+
+
+def train(recipe: Recipe) -> Student:
+    """Runs a recipe to its end, or on from its last save, and returns the student that it wrote to `out`/student.pt.
+
+    Raises:
+        BadInput: anything in the recipe that cannot work, before the training starts.
+        StoppedRun: the loss became NaN or infinite.
+        KeyboardInterrupt: after saving the state, when the process was asked to stop.
+    """
+    recipe.check()
+    fabric = make_fabric(recipe)
+    fabric.seed_everything(recipe.seed, verbose=False)
+    silent = not fabric.is_global_zero
+    network = start_network(recipe)
+    scale = network.config.scale
+    teacher = load_teacher(recipe.teacher, scale) if recipe.teacher else None
+    method = make_method(recipe.method.name, recipe.method.options, teacher.network if teacher else None)
+    benchmarks = [open_benchmark(name, scale, recipe.validation.data) for name in recipe.validation.sets]
+    state = load_state(recipe.out / "state.pt", recipe.fingerprint())
+    patches = prepare_data(fabric, recipe, scale, teacher, silent)
+    run = Run(fabric, recipe, network, method, patches, benchmarks, state)
+    run.to_the_end()
+    return run.finish(teacher)
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Lightning Fabric for this process: alone, or one of those that torchrun started."""
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    low = recipe.precision == "bf16" or (recipe.precision == "auto" and native)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator="auto",
+        devices=local,
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if low else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def start_network(recipe: Recipe) -> nn.Module:
+    """The network to train: fresh, or with the weights of `model.start`."""
+    spec = recipe.model
+    if spec.start is None:
+        assert spec.architecture is not None
+        return build(spec.architecture, spec.options)
+    student = load_student(spec.start)
+    if student.quantization:
+        raise BadInput(f"expected a float student to train on, found an int8 one in {spec.start}: give the float one.")
+    return student.network()
+
+
+def prepare_data(fabric: Fabric, recipe: Recipe, scale: int, teacher: Teacher | None, silent: bool) -> Patches:
+    """Decodes the images and has the teacher label them, or finds both in the cache; one process works, all wait."""
+    data = recipe.data
+    paths = skimage_photographs("train") if data.folder == DEFAULT_SOURCE else find_images(data.folder)
+    with fabric.rank_zero_first(), progress("images", len(paths), silent=silent) as update:
+        collection = collect(paths, scale, data.lr_patch, on_progress=lambda done, total: update(done, ""))
+    if not silent:
+        for skipped in collection.skipped:
+            print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
+    check_patch_count(collection, data.lr_patch, data.batch * fabric.world_size)
+    if teacher is None or not data.cache_labels:
+        return Patches(collection, data.lr_patch, recipe.seed)
+    with fabric.rank_zero_first(), progress("teacher's labels", len(collection.pairs), silent=silent) as update:
+        _say_space(collection, teacher, silent)
+        made = labels.label(collection, teacher, on_progress=lambda done, total: update(done, ""))
+    return Patches(collection, data.lr_patch, recipe.seed, made)
+
+
+def _say_space(collection: Collection, teacher: Teacher, silent: bool) -> None:
+    needed = labels.missing_bytes(collection, teacher)
+    folder = labels.cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed and not silent:
+        print(f"the teacher's labels take {needed / GIGABYTE:.2f} GB in {folder}", file=sys.stderr)
+    if needed > free:
+        raise BadInput(
+            f"expected {needed / GIGABYTE:.2f} GB for the teacher's labels in {folder}, found {free / GIGABYTE:.2f} GB free: "
+            "free some space, set POCKETSR_CACHE to a larger disk, or set data.cache_labels to false."
+        )
+
+
+class Run:
+    """A training run in progress."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        network: nn.Module,
+        method: Method,
+        patches: Patches,
+        benchmarks: list[Benchmark],
+        state: TrainingState | None,
+    ):
+        self.fabric, self.recipe, self.patches, self.benchmarks = fabric, recipe, patches, benchmarks
+        schedule = recipe.schedule
+        network = network.to(fabric.device, memory_format=torch.channels_last).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, betas=schedule.betas)
+        self.average = None
+        if schedule.ema:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
+        self.step = 0
+        self.sums: dict[str, float] = {}
+        if state:
+            network.load_state_dict(state.student)
+            optimizer.load_state_dict(state.optimizer)
+            if self.average:
+                self.average.load_state_dict(state.ema or {})
+            self.step, self.sums = state.step, state.sums
+        self.network = network
+        self.student, self.optimizer = fabric.setup(network, optimizer)
+        self.method = method.to(fabric.device).train()
+        self.log = Logbook(recipe.out / "log.csv", self.step)
+        self.stop_asked = False
+
+    def to_the_end(self) -> None:
+        """Trains up to the last step; saves, logs and validates on the way."""
+        recipe, total = self.recipe, self.recipe.schedule.steps
+        if self.step >= total:
+            return
+        images = recipe.data.batch * self.fabric.world_size
+        sampler = StepSampler(self.step, total, recipe.data.batch, self.fabric.global_rank, self.fabric.world_size)
+        loader = patch_loader(self.patches, sampler, recipe.data.workers)
+        restore = self._listen_for_stop()
+        clock, clock_step = time.monotonic(), self.step
+        try:
+            with progress("train", total, done=self.step, silent=not self.fabric.is_global_zero) as update:
+                for batch in loader:
+                    losses = self._train_step(batch)
+                    self.step += 1
+                    for name, value in losses.items():
+                        self.sums[name] = self.sums.get(name, 0.0) + value
+                    self.sums["count"] = self.sums.get("count", 0.0) + 1
+                    if self.step % LOG_EVERY == 0 or self.step == total:
+                        speed = images * (self.step - clock_step) / (time.monotonic() - clock)
+                        self._log_losses(speed)
+                        update(self.step, f"loss {sum(losses.values()):.4f}, {speed:.0f} images/s,")
+                        clock, clock_step = time.monotonic(), self.step
+                    if self.step % recipe.validation.every == 0 or self.step == total:
+                        self._validate()
+                    if self.step % recipe.save_every == 0 or self.step == total or self.stop_asked:
+                        self._save()
+                    if self.stop_asked:
+                        raise KeyboardInterrupt
+        finally:
+            restore()
+
+    def finish(self, teacher: Teacher | None) -> Student:
+        """Writes student.pt: the averaged weights, branches merged, with provenance and the last validation."""
+        recipe, collection = self.recipe, self.patches.collection
+        provenance = {
+            "recipe": recipe.fingerprint(),
+            "teacher": {"description": teacher.description, "key": teacher.key} if teacher else None,
+            "data": {
+                "source": recipe.data.folder,
+                "images": len(collection.pairs),
+                "skipped": len(collection.skipped),
+                "manifest_sha256": collection.manifest_hash(),
+            },
+            "steps": self.step,
+            "batch": recipe.data.batch * self.fabric.world_size,
+            "precision": str(self.fabric.strategy.precision.precision),
+            "versions": versions(),
+        }
+        rows = [evaluate(torch_upscaler(self.result()), b) for b in self.benchmarks] if self._leads() else []
+        metrics = [{key: value for key, value in row.items() if key != "per_image"} for row in rows]
+        student = Student.of(self.result(), provenance=provenance, metrics=metrics)
+        path = recipe.out / "student.pt"
+        if self._leads():
+            save_student(student, path)
+        self.fabric.barrier()
+        return load_student(path)
+
+    def result(self) -> nn.Module:
+        """The network that is kept: the moving average where there is one, merged, in eval mode."""
+        kept = self.average.module if self.average else self.network
+        return kept.merged().eval()
+
+    def _train_step(self, patches: dict[str, Tensor]) -> dict[str, float]:
+        schedule = self.recipe.schedule
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(schedule, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = to_batch({name: value.to(self.fabric.device, non_blocking=True) for name, value in patches.items()})
+        losses = self.method(self.student, batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not math.isfinite(total.item()):
+            raise StoppedRun(
+                f"the loss became {total.item()} at step {self.step + 1}: lower schedule.learning_rate (now "
+                f"{schedule.learning_rate:g}), lower schedule.clip_norm, add schedule.warmup, or set precision to float32; "
+                f"the last good state is in {self.recipe.out}."
+            )
+        self.fabric.backward(total)
+        if schedule.clip_norm:
+            self.fabric.clip_gradients(self.student, self.optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.network)
+        return {name: value.item() for name, value in losses.items()}
+
+    def _log_losses(self, images_per_second: float) -> None:
+        count = self.sums.pop("count")
+        means = {f"loss_{name}": value / count for name, value in self.sums.items()}
+        rate = learning_rate(self.recipe.schedule, self.step - 1)
+        values = {"learning_rate": rate, "loss": sum(means.values()), **means, "images_per_second": images_per_second}
+        self.log.add(self.step, values)
+        self.sums = {}
+
+    def _validate(self) -> None:
+        """PSNR on every validation set, and the strip of samples, of the network that would be kept now."""
+        if self._leads():
+            network = self.result()
+            upscale = torch_upscaler(network)
+            for benchmark in self.benchmarks:
+                row = evaluate(upscale, benchmark)
+                self.log.add(self.step, {f"psnr_{benchmark.name}": row["psnr"]})
+            self._draw_strip(upscale)
+            self.network.train()
+        self.fabric.barrier()
+
+    def _draw_strip(self, upscale: Callable[[np.ndarray], np.ndarray]) -> None:
+        if not self.benchmarks:
+            return
+        _, lr, hr = next(iter(self.benchmarks[0]))
+        pictures = {"truth": hr, "student": upscale(lr), "bicubic": imresize(lr, self.benchmarks[0].scale)}
+        save_strip(self.recipe.out / "strip.png", pictures)
+
+    def _save(self) -> None:
+        if self._leads():
+            average = self.average.state_dict() if self.average else None
+            state = TrainingState(self.step, self.network.state_dict(), self.optimizer.state_dict(), average, self.sums)
+            self.log.write()
+            self.log.plot(self.recipe.out / "curve.png")
+            save_state(self.recipe.out / "state.pt", state, self.recipe.fingerprint())
+        self.fabric.barrier()
+
+    def _leads(self) -> bool:
+        return self.fabric.is_global_zero
+
+    def _listen_for_stop(self) -> Callable[[], None]:
+        """Lets SIGTERM and Ctrl-C end the run after the step in progress; returns what undoes this."""
+
+        def ask(*_: Any) -> None:
+            self.stop_asked = True
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread: signals are not ours to handle
+            return lambda: None
+        return lambda: [signal.signal(number, handler) for number, handler in before.items()] and None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the programs that make a student."""
+    return {"torch": str(torch.__version__), "lightning-fabric": lightning_fabric.__version__, "numpy": np.__version__}
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from its YAML file, with `--name.of.option value` overrides.
+
+    Raises:
+        BadInput: no such file, not YAML, an unknown key, a value of the wrong type.
+    """
+    if not path.is_file():
+        raise BadInput(f"expected a recipe (a YAML file), found nothing at {path}: see the folder recipes/.")
+    parser = recipe_parser()
+    parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
+    fields = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
+    return Recipe(**fields)
+
+
+def recipe_parser() -> Parser:
+    """The command line of the recipe's options."""
+    parser = Parser(prog="python -m compress.train recipes/NAME.yaml", description=__doc__)
+    parser.add_argument("--config", action="config", help="the recipe; on the command line simply the first argument")
+    parser.add_class_arguments(Recipe, as_group=False)
+    return parser
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        recipe_parser().print_help()
+        if not arguments:
+            raise BadInput("expected a recipe, found no argument: for example `python -m compress.train recipes/quick.yaml`.")
+        return
+    recipe = read_recipe(Path(arguments[0]), arguments[1:])
+    student = train(recipe)
+    if int(os.environ.get("RANK", "0")) == 0:
+        for row in student.metrics:
+            print(f"{row['set']} x{row['scale']}: PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}")
+        print(f"wrote {recipe.out / 'student.pt'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

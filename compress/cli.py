@@ -61,6 +61,8 @@ def parser_of(function: Callable[..., Any]) -> Parser:
             details["required"] = True
         if typing.get_origin(hints[name]) in (list, Sequence):
             details |= {"type": typing.get_args(hints[name])[0], "nargs": "+" if required or option else "*"}
+            if not required:
+                details["default"] = list(parameter.default)
         elif hints[name] is bool and parameter.default is False:
             details = {"help": texts.get(name), "action": "store_true"}
         elif not option and not required:

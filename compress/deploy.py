@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Literal["none", "relu", "prelu"]
+Activation = Literal["none", "relu"]
 INPUT = "lr"
 
 
@@ -25,22 +25,33 @@ class Conv(nn.Module):
     Args:
         weight: (out, in, k, k), k odd.
         bias: (out,).
-        activation: 'prelu' uses `slope` for negative values: one for all channels.
+        activation: applied to the sum.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, activation: Activation = "none", slope: float = 0.0):
+    def __init__(self, weight: Tensor, bias: Tensor, activation: Activation = "none"):
         super().__init__()
         self.register_buffer("weight", weight.detach().float().contiguous().clone())
         self.register_buffer("bias", bias.detach().float().clone())
         self.activation: Activation = activation
-        self.slope = slope
 
     @property
     def padding(self) -> int:
         return self.weight.shape[-1] // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return activate(F.conv2d(x, self.weight, self.bias, padding=self.padding), self.activation, self.slope)
+        y = F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        return F.relu(y) if self.activation == "relu" else y
+
+
+class PReLU(nn.Module):
+    """x where it is positive, else `slope` * x; one slope for all channels."""
+
+    def __init__(self, slope: float):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.slope)
 
 
 class Add(nn.Module):
@@ -163,13 +174,6 @@ class DeployGraph(nn.Module):
             own = operator.padding / resolution[name] if isinstance(operator, Conv) else 0.0
             reach[name] = max(reach[i] for i in inputs) + own
         return math.ceil(reach[self.output] - 1e-9)
-
-
-def activate(x: Tensor, activation: Activation, slope: float = 0.0) -> Tensor:
-    """Applies a fused activation."""
-    if activation == "relu":
-        return F.relu(x)
-    return F.leaky_relu(x, slope) if activation == "prelu" else x
 
 
 def shuffle_order(channels: int, block: int) -> Tensor:

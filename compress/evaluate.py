@@ -174,9 +174,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         distance = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
         figures = (f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", distance)
-        table.add_row(
-            row["model"], row["set"], f"x{row['scale']}", str(row["images"]), *figures, row["protocol"]["lr"]
-        )
+        table.add_row(row["model"], row["set"], f"x{row['scale']}", str(row["images"]), *figures, row["protocol"]["lr"])
     return table
 
 

@@ -2,7 +2,9 @@
 
 import functools
 import math
+import pickle
 import urllib.error
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +15,10 @@ from numpy.typing import NDArray
 from compress.errors import BadInput
 
 Image = NDArray[np.uint8]
+Plane = NDArray[np.float64]
 Backbone = Literal["alex", "squeeze", "vgg"]
 
+LPIPS_SMALLEST = 32
 _BACKBONE_FILES = {
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
@@ -48,7 +52,7 @@ class Protocol:
 PROTOCOL = Protocol()
 
 
-def luma(rgb: Image) -> NDArray[np.float64]:
+def luma(rgb: Image) -> Plane:
     """Y of ITU-R BT.601 in limited range, not rounded, as MATLAB's `rgb2ycbcr` before its rounding.
 
     Args:
@@ -70,13 +74,11 @@ def psnr(sr: Image, hr: Image, border: int) -> float:
     Raises:
         ValueError: sizes differ, or nothing is left within the border.
     """
-    ours, theirs = _inner(sr, hr, border)
-    error = float(np.mean((ours - theirs) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+    return plane_psnr(*_inner(sr, hr, border))
 
 
 def ssim(sr: Image, hr: Image, border: int) -> float:
-    """Structural similarity of Y (Wang et al. 2004), at most 1; nan where less than 11 pixels are left on a side.
+    """Structural similarity of Y, at most 1; nan where less than 11 pixels are left on a side.
 
     Args:
         sr, hr: (H, W, 3) uint8, 0..255.
@@ -85,7 +87,17 @@ def ssim(sr: Image, hr: Image, border: int) -> float:
     Raises:
         ValueError: sizes differ, or nothing is left within the border.
     """
-    x, y = _inner(sr, hr, border)
+    return plane_ssim(*_inner(sr, hr, border))
+
+
+def plane_psnr(x: Plane, y: Plane) -> float:
+    """PSNR in dB of two (H, W) planes, peak 255; inf where they are equal."""
+    error = float(np.mean((x - y) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def plane_ssim(x: Plane, y: Plane) -> float:
+    """SSIM of two (H, W) planes of range 255, after Wang et al., IEEE TIP 13(4), 2004; nan below 11x11 pixels."""
     if min(x.shape) < 11:
         return math.nan
     mean_x, mean_y = _blur(x), _blur(y)
@@ -110,6 +122,7 @@ def lpips_metric(backbone: Backbone = "alex") -> Callable[[Image, Image], float]
     """LPIPS v0.1 (Zhang et al. 2018): a function of two (H, W, 3) uint8 images; 0 for identical ones, lower is closer.
 
     The network is built once per backbone and sees whole images, no border cut, scaled to [-1, 1].
+    Images below 32 pixels on a side vanish inside the backbones: nan.
 
     Raises:
         BadInput: the lpips package is missing, torchvision does not fit torch, or no backbone weights.
@@ -121,6 +134,8 @@ def lpips_metric(backbone: Backbone = "alex") -> Callable[[Image, Image], float]
         return torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
 
     def distance(sr: Image, hr: Image) -> float:
+        if min(hr.shape[:2]) < LPIPS_SMALLEST:
+            return math.nan
         with torch.no_grad():
             return float(network(tensor(sr), tensor(hr)))
 
@@ -143,11 +158,14 @@ def _lpips_network(backbone: Backbone) -> Any:
         ) from error
     folder = f"{torch.hub.get_dir()}/checkpoints"
     try:
-        return lpips.LPIPS(net=backbone, version="0.1", verbose=False)
-    except (urllib.error.URLError, OSError, RuntimeError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by its old argument names
+            return lpips.LPIPS(net=backbone, version="0.1", verbose=False)
+    except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"expected the ImageNet weights of LPIPS's {backbone} backbone, found none that can be used ({_line(error)}): "
-            f"put {_BACKBONE_FILES[backbone]} into {folder} (TORCH_HOME moves it), or use another --lpips."
+            f"expected the ImageNet weights of LPIPS's {backbone} backbone, found none that can be used "
+            f"({_line(error)}): put {_BACKBONE_FILES[backbone]} into {folder} "
+            "(TORCH_HOME moves it), or use another --lpips."
         ) from error
 
 
@@ -155,7 +173,7 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _inner(sr: Image, hr: Image, border: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _inner(sr: Image, hr: Image, border: int) -> tuple[Plane, Plane]:
     """Y of both within the border."""
     if sr.shape != hr.shape or sr.ndim != 3 or sr.shape[2] != 3:
         raise ValueError(f"expected two (H, W, 3) images of one size, found {sr.shape} and {hr.shape}.")
@@ -166,11 +184,11 @@ def _inner(sr: Image, hr: Image, border: int) -> tuple[NDArray[np.float64], NDAr
     return luma(sr[inside]), luma(hr[inside])
 
 
-def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+def _blur(image: Plane) -> Plane:
     """Gaussian mean of every full 11x11 window: (H, W) to (H - 10, W - 10)."""
     offsets = np.arange(-5, 6)
     weights = np.exp(-(offsets**2) / (2 * 1.5**2))
     weights /= weights.sum()
     height, width = image.shape
-    rows = sum(weight * image[i : i + height - 10] for i, weight in enumerate(weights))
-    return np.asarray(sum(weight * rows[:, i : i + width - 10] for i, weight in enumerate(weights)))
+    rows = sum((weight * image[i : i + height - 10] for i, weight in enumerate(weights)), np.zeros(()))
+    return sum((weight * rows[:, i : i + width - 10] for i, weight in enumerate(weights)), np.zeros(()))

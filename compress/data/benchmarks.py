@@ -77,7 +77,11 @@ def data_root(root: Path | None = None) -> Path:
 def find_benchmarks(root: Path | None = None) -> list[str]:
     """Names that `open_benchmark` knows: folders of the root with an `HR` folder or images, and the built-in set."""
     folder = data_root(root)
-    found = sorted(entry.name for entry in folder.iterdir() if _is_set(entry)) if folder.is_dir() else []
+    found = (
+        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and hr_images(entry))
+        if folder.is_dir()
+        else []
+    )
     return [*found, BUILT_IN]
 
 
@@ -100,7 +104,7 @@ def open_benchmark(name: str, scale: int, root: Path | None = None) -> Benchmark
     if name == BUILT_IN:
         return Benchmark(name, scale, tuple(Pair(p.stem, p, None) for p in skimage_photographs("test")))
     folder = _folder(name, root)
-    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
+    hr_folder = _hr_folder(folder)
     lr_folder = _lr_folder(folder, scale)
     lr_files = {p.stem.lower(): p for p in find_images(lr_folder)} if lr_folder else None
     pairs = []
@@ -128,10 +132,14 @@ def _folder(name: str, root: Path | None) -> Path:
     )
 
 
-def _is_set(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    return (folder / "HR").is_dir() or any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+def hr_images(folder: Path) -> list[Path]:
+    """Files of the HR images of a set: those in its `HR` folder, or in itself where it has none."""
+    hr = _hr_folder(folder)
+    return sorted(entry for entry in hr.iterdir() if entry.suffix.lower() in SUFFIXES)
+
+
+def _hr_folder(folder: Path) -> Path:
+    return folder / "HR" if (folder / "HR").is_dir() else folder
 
 
 def _lr_folder(folder: Path, scale: int) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, Repeat, shuffle_order
-from compress.models.reparameterization import ReparameterizedConv
+from compress.models.reparameterization import ReparameterizedConv, init_for_relu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class Anchor(nn.Module):
         self.body = nn.ModuleList(make(width, width) for _ in range(config.blocks))
         self.tail = make(width, out)
         self.shuffle = nn.PixelShuffle(config.scale)
+        with torch.no_grad():  # a small residual to begin with
+            (self.tail.plain if config.branches else self.tail).weight.mul_(0.1)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = torch.relu(self.head(lr))
@@ -85,7 +87,9 @@ class Anchor(nn.Module):
 
 
 def _plain(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    init_for_relu(conv)
+    return conv
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

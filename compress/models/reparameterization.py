@@ -31,34 +31,44 @@ class ReparameterizedConv(nn.Module):
         wide = expansion * out_channels
         self.plain = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.widen = nn.Conv2d(in_channels, wide, 1)
-        self.squeeze = nn.Conv2d(wide, out_channels, 3)
+        self.squeeze = nn.Conv2d(wide, out_channels, 3, bias=False)
         self.mix = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in range(3))
         self.edge_scale = nn.Parameter(1e-3 * torch.randn(3, out_channels))
-        self.edge_bias = nn.Parameter(torch.zeros(3, out_channels))
         self.register_buffer("edges", torch.tensor([SOBEL_X, SOBEL_Y, LAPLACIAN]), persistent=False)
+        init_for_relu(self.plain)
+        for conv in (self.widen, *self.mix):
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.squeeze.weight, std=1e-3)  # starts as the plain branch, whose signal keeps its size
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """Weight (out, in, 3, 3) and bias (out,) of the one equal convolution, in float32, differentiable."""
         with torch.autocast(self.edges.device.type, enabled=False):
             widen = self.widen.weight[:, :, 0, 0]
             weight = self.plain.weight + torch.einsum("omyx,mi->oiyx", self.squeeze.weight, widen)
-            bias = self.plain.bias + self.squeeze.weight.sum((2, 3)) @ self.widen.bias + self.squeeze.bias
-            for mix, edge, scale, shift in zip(self.mix, self.edges, self.edge_scale, self.edge_bias, strict=True):
+            bias = self.plain.bias + self.squeeze.weight.sum((2, 3)) @ self.widen.bias
+            for mix, edge, scale in zip(self.mix, self.edges, self.edge_scale, strict=True):
                 weight = weight + torch.einsum("o,yx,oi->oiyx", scale, edge, mix.weight[:, :, 0, 0])
-                bias = bias + scale * edge.sum() * mix.bias + shift
+                bias = bias + scale * edge.sum() * mix.bias
             return weight, bias
 
     def branches(self, x: Tensor) -> Tensor:
         """The same function, branch by branch, for comparison."""
         total = self.plain(x) + self.squeeze(_pad_with(self.widen(x), self.widen.bias))
-        for mix, edge, scale, shift in zip(self.mix, self.edges, self.edge_scale, self.edge_bias, strict=True):
+        for mix, edge, scale in zip(self.mix, self.edges, self.edge_scale, strict=True):
             depthwise = scale[:, None, None, None] * edge
-            total = total + F.conv2d(_pad_with(mix(x), mix.bias), depthwise, shift, groups=len(scale))
+            total = total + F.conv2d(_pad_with(mix(x), mix.bias), depthwise, groups=len(scale))
         return total
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.merged()
         return F.conv2d(x, weight, bias, padding=1)
+
+
+def init_for_relu(conv: nn.Conv2d) -> None:
+    """He initialisation: keeps the signal's size through many ReLU layers, where PyTorch's default lets it vanish."""
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 def _pad_with(x: Tensor, value: Tensor) -> Tensor:

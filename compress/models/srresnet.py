@@ -19,6 +19,7 @@ from compress.deploy import (
     Conv,
     DeployGraph,
     DepthToSpace,
+    PReLU,
     Sigmoid,
     fold_batch_norm,
     shuffle_order,
@@ -116,25 +117,24 @@ class SRResNet(nn.Module):
     def deploy(self) -> DeployGraph:
         """The network as it ships."""
         config, graph = self.config, DeployGraph(self.config.scale)
-        first = x = graph.add("head", _deploy_conv(self.head, nn.Identity(), self.head_activation), INPUT)
+        plain = nn.Identity()
+        first = x = _deploy(graph, "head", INPUT, self.head, plain, self.head_activation)
         for i, block in enumerate(self.blocks):
             assert isinstance(block, ResidualBlock)
-            y = graph.add(f"block{i}_conv1", _deploy_conv(block.conv1, block.norm1, block.activation), x)
-            y = graph.add(f"block{i}_conv2", _deploy_conv(block.conv2, block.norm2, None), y)
+            y = _deploy(graph, f"block{i}_conv1", x, block.conv1, block.norm1, block.activation)
+            y = _deploy(graph, f"block{i}_conv2", y, block.conv2, block.norm2, plain)
             x = graph.add(f"block{i}_sum", Add(), x, y)
-        normalised = config.trunk_end == "batch_norm"
-        norm, activation = (self.trunk_end, None) if normalised else (nn.Identity(), self.trunk_end)
-        x = graph.add("trunk", _deploy_conv(self.trunk, norm, activation), x)
+        norm, activation = (self.trunk_end, plain) if config.trunk_end == "batch_norm" else (plain, self.trunk_end)
+        x = _deploy(graph, "trunk", x, self.trunk, norm, activation)
         x = graph.add("trunk_sum", Add(), first, x)
         for i, stage in enumerate(self.stages):
             assert isinstance(stage, UpsampleStage)
-            conv = _deploy_conv(stage.conv, nn.Identity(), stage.activation)  # one slope: it commutes with the shuffle
-            order = shuffle_order(len(conv.weight), stage.factor)
-            x = graph.add(f"up{i}", Conv(conv.weight[order], conv.bias[order], conv.activation, conv.slope), x)
+            order = shuffle_order(len(stage.conv.weight), stage.factor)
+            # the activation has one slope, so it commutes with the shuffle; before it, it costs the same
+            x = _deploy(graph, f"up{i}", x, stage.conv, plain, stage.activation, order=order)
             x = graph.add(f"up{i}_shuffle", DepthToSpace(stage.factor), x)
         gain = 2.0 if config.output == "tanh" else 1.0
-        tail = _deploy_conv(self.tail, nn.Identity(), None)
-        x = graph.add("tail", Conv(gain * tail.weight, gain * tail.bias), x)
+        x = _deploy(graph, "tail", x, self.tail, plain, plain, gain=gain)
         graph.add("sr", Sigmoid() if config.output == "tanh" else Clip(), x)
         return graph
 
@@ -152,11 +152,23 @@ def _activation(config: SRResNetConfig) -> nn.Module:
     return nn.PReLU() if config.activation == "prelu" else nn.ReLU()
 
 
-def _deploy_conv(conv: nn.Conv2d, norm: nn.Module, activation: nn.Module | None) -> Conv:
-    """Convolution with its batch norm folded and its activation fused."""
+def _deploy(
+    graph: DeployGraph,
+    name: str,
+    source: str,
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    activation: nn.Module,
+    order: Tensor | None = None,
+    gain: float = 1.0,
+) -> str:
+    """Adds a convolution with batch norm folded and its activation; `order` permutes, `gain` scales its outputs."""
     assert conv.bias is not None
     weight, bias = fold_batch_norm(conv, norm) if isinstance(norm, nn.BatchNorm2d) else (conv.weight, conv.bias)
+    if order is not None:
+        weight, bias = weight[order], bias[order]
+    fused: Activation = "relu" if isinstance(activation, nn.ReLU) else "none"
+    out = graph.add(name, Conv(gain * weight, gain * bias, fused), source)
     if isinstance(activation, nn.PReLU):
-        return Conv(weight, bias, "prelu", activation.weight.item())
-    kind: Activation = "relu" if isinstance(activation, nn.ReLU) else "none"
-    return Conv(weight, bias, kind)
+        out = graph.add(f"{name}_prelu", PReLU(activation.weight.item()), out)
+    return out

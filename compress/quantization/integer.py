@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, Repeat, Sigmoid
+from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
 from compress.quantization.scheme import HIGH, LOW, PIXELS, ActivationScale, IntegerWeights, Quantization
 
 EXACT_IN_FLOAT32 = 2**24
@@ -64,8 +64,8 @@ class IntegerStudent(nn.Module):
             return _conv(x[0], self.quantization.layers[name], operator, given[0], wanted)
         if isinstance(operator, Add):
             return quantize(dequantize(x[0], given[0]) + dequantize(x[1], given[1]), wanted)
-        if isinstance(operator, Sigmoid):
-            return quantize(torch.sigmoid(dequantize(x[0], given[0])), wanted)
+        if isinstance(operator, (Sigmoid, PReLU)):
+            return quantize(operator(dequantize(x[0], given[0])), wanted)
         if isinstance(operator, Clip):  # a value of scale 1/255 and zero point -128 cannot leave [0, 1]
             return x[0] if given[0] == wanted else quantize(dequantize(x[0], given[0]).clamp(0, 1), wanted)
         if isinstance(operator, (Repeat, DepthToSpace)):
@@ -95,6 +95,4 @@ def _conv(
     real = total.float() * factor[:, None, None]
     if operator.activation == "relu":
         real = F.relu(real)
-    elif operator.activation == "prelu":
-        real = F.leaky_relu(real, operator.slope)
     return real.round().add(wanted.zero_point).clamp(LOW, HIGH)

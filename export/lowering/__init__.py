@@ -1,0 +1,1 @@
+"""How the few deploy operators become each format's operators."""

@@ -155,10 +155,7 @@ class Run:
         self.step = 0
         self.sums: dict[str, float] = {}
         if state:
-            network.load_state_dict(state.student)
-            optimizer.load_state_dict(state.optimizer)
-            if self.average:
-                self.average.load_state_dict(state.ema or {})
+            _restore(network, optimizer, self.average, state, recipe.out)
             self.step, self.sums = state.step, state.sums
         self.network = network
         self.student, self.optimizer = fabric.setup(network, optimizer)
@@ -301,6 +298,21 @@ class Run:
         except ValueError:  # not in the main thread: signals are not ours to handle
             return lambda: None
         return lambda: [signal.signal(number, handler) for number, handler in before.items()] and None
+
+
+def _restore(
+    network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None, state: TrainingState, out: Path
+) -> None:
+    try:
+        network.load_state_dict(state.student)
+        optimizer.load_state_dict(state.optimizer)
+        if average:
+            average.load_state_dict(state.ema or {})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"expected the state of this network in {out}, found one that another version of pocketsr wrote: "
+            "give another --out, or delete that folder."
+        ) from error
 
 
 def versions() -> dict[str, str]:

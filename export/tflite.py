@@ -1,0 +1,221 @@
+"""`python -m export.tflite student.pt`: a student as a .tflite that phones run, audited after it is written."""
+
+import dataclasses
+import importlib.metadata
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from compress.checkpoint import VALUE_RANGE, Student, load_student, save_student
+from compress.cli import command_line
+from compress.errors import BadInput
+from compress.files import written_atomically
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+from compress.quantization.scheme import PIXELS
+from export.audit import Audit, audit_tflite, operator_name
+from export.chatter import logged
+from export.metadata import ENTRY, Image, Metadata
+
+Precision = Literal["float32", "float16", "int8"]
+Size = tuple[int, int]
+DEFAULT_SIZE = (64, 64)
+PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+
+
+@dataclass(frozen=True)
+class TfliteFile:
+    """A written file, what it says about itself and what was found in it."""
+
+    path: Path
+    metadata: Metadata
+    audit: Audit
+
+
+def export_tflite(student: Student, path: str | Path, precision: Precision, size: Size = DEFAULT_SIZE) -> TfliteFile:
+    """Writes a student as a .tflite, NHWC, RGB, resizable to any image size, with metadata inside.
+
+    Args:
+        student: saved or loaded, so that its file's hash is known; an int8 one for precision 'int8', any other
+            precision is exported from the float weights.
+        path: of the file. What the converter prints goes to a .log beside it.
+        precision: 'float32'; 'float16' (weights; images and arithmetic stay float32 unless the phone chooses
+            otherwise); 'int8' (weights, activations, and images: pixel - 128).
+        size: (height, width) of the LR image that the file is set to when it is opened.
+
+    Raises:
+        BadInput: a float student for int8, an architecture without a deploy form, a size that is none, a converter
+            that fails, or a written file that the audit refuses; nothing is written then.
+    """
+    path = Path(path)
+    if min(size) < 1:
+        raise BadInput(f"expected a positive LR size, found {size[0]}x{size[1]}: use for example 64x64.")
+    if precision == "int8" and student.quantization is None:
+        raise BadInput(
+            "expected an int8 student, found a float one: calibrate it with --calibration FOLDER, or quantize it with "
+            "`python -m compress.quantization`."
+        )
+    metadata = describe(student, precision)
+    log = path.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    with logged(log, f"{path.name}"):
+        content = _converted(student, precision, size)
+    content = _with_metadata(content, metadata)
+    with written_atomically(path) as part:
+        part.write_bytes(content)
+        audit = audit_tflite(part)
+        faults = audit.faults(precision) + ([] if audit.resizable else ["a size that is baked in"])
+        if faults:
+            raise BadInput(f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us.")
+    return TfliteFile(path, metadata, audit)
+
+
+def describe(student: Student, precision: Precision) -> Metadata:
+    """The metadata of a student's .tflite. Raises BadInput for a student that was never saved."""
+    if student.file_hash is None:
+        raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
+    integers = precision == "int8"
+    image = Image("int8", scale=PIXELS.scale, zero_point=PIXELS.zero_point) if integers else Image("float32")
+    return Metadata(
+        architecture=student.architecture,
+        scale=student.scale,
+        precision=precision,
+        value_range=VALUE_RANGE,
+        input=image,
+        output=image,
+        receptive_radius=student.deploy().receptive_radius(),
+        sizes="any",
+        student_sha256=student.file_hash,
+        quality=student.metrics,
+        calibration=student.quantization.calibration if student.quantization and integers else None,
+        producer={name: importlib.metadata.version(name) for name in PRODUCERS},
+    )
+
+
+def _converted(student: Student, precision: Precision, size: Size) -> bytes:
+    """The flatbuffer as litert-torch writes it."""
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    from export.lowering.tflite import TfliteGraph
+
+    quantization = student.quantization if precision == "int8" else None
+    graph = TfliteGraph(student.deploy(), quantization).eval()
+    channels_last = litert_torch.to_channel_last_io(graph, args=[0], outputs=[0]).eval()
+    options: dict[str, Any] = {}
+    if quantization:  # the graph has its quantizers already; this only tells the converter to fold them
+        scheme = get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
+        options["quant_config"] = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(scheme))
+    model = litert_torch.convert(channels_last, (torch.zeros(1, *size, 3),), **options)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "student.tflite"
+        model.export(str(file))
+        return _float16(file) if precision == "float16" else file.read_bytes()
+
+
+def _float16(file: Path) -> bytes:
+    """The float32 file with its weights stored as float16."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    casting = quantizer.Quantizer(str(file))
+    casting.add_weight_only_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.CONV_2D,
+        num_bits=16,
+        algorithm_key=AlgorithmName.FLOAT_CASTING,
+    )
+    return bytes(casting.quantize().quantized_model)
+
+
+def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
+    """Adds the metadata buffer, and names the image tensors "lr" and "sr"."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(metadata.to_json().encode())
+    entry.name, entry.buffer = ENTRY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    _shorten_names(model, graph)
+    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "lr", "sr"
+    signature.inputs[0].name, signature.outputs[0].name = "lr", "sr"
+    model.description = f"PocketSR {metadata.architecture} x{metadata.scale} {metadata.precision}"
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _shorten_names(model: Any, graph: Any) -> None:
+    """Names tensors after the operator that makes or holds them: "conv_2d_3", "conv_2d_3/1" for its second input."""
+    made = {int(i) for operator in graph.operators for i in operator.outputs}
+    for number, operator in enumerate(graph.operators):
+        name = f"{operator_name(model, operator).lower()}_{number}"
+        graph.tensors[operator.outputs[0]].name = name
+        for position, index in enumerate(operator.inputs):
+            if index not in made and index not in graph.inputs:
+                graph.tensors[index].name = f"{name}/{position}"
+
+
+def main(
+    student: Path,
+    *,
+    precision: Precision | None = None,
+    out: Path | None = None,
+    size: str = "64x64",
+    calibration: str | None = None,
+    force: bool = False,
+) -> None:
+    """Exports a student to TFLite.
+
+    Args:
+        student: student.pt, float or int8.
+        precision: float32, float16 or int8; left out, that of the student.
+        out: the .tflite to write; left out, the student's name with the precision, beside it.
+        size: HEIGHTxWIDTH of the LR image that the file is opened with; it can be resized to any other.
+        calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
+            written beside the .tflite, for parity checks.
+        force: replace an existing file.
+    """
+    given = load_student(student)
+    chosen: Precision = precision or ("int8" if given.quantization else "float32")
+    target = out or student.with_name(f"{student.stem.removesuffix('_int8')}_{chosen}.tflite")
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not match:
+        raise BadInput(f"expected a size like 64x64, found {size!r}: give HEIGHTxWIDTH of the LR image.")
+    if target.suffix != ".tflite":
+        raise BadInput(f"expected --out to end in .tflite, found {target}: rename it.")
+    quantized = target.with_name(f"{target.stem.removesuffix('_int8')}_int8.pt")
+    quantizes = chosen == "int8" and given.quantization is None
+    for path in (target, quantized) if quantizes else (target,):
+        if path.exists() and not force:
+            raise BadInput(f"expected a new file, found that {path} exists: give another --out, or --force to replace it.")
+    if quantizes and calibration is None:
+        raise BadInput(
+            f"expected photographs to calibrate {student} on, found none: add --calibration FOLDER with 100 or more "
+            "photographs like those the app will see, or --calibration skimage to try it out."
+        )
+    if quantizes and calibration is not None:
+        given = quantize_student(given, calibration_crops(calibration, given.scale))
+        given = dataclasses.replace(given, file_hash=save_student(given, quantized))
+        print(f"wrote {quantized}: the int8 student that the file is checked against")
+    written = export_tflite(given, target, chosen, (int(match[1]), int(match[2])))
+    _print_summary(written)
+
+
+def _print_summary(file: TfliteFile) -> None:
+    audit = file.audit
+    operators = ", ".join(f"{count} {kind}" for kind, count in audit.operators.items())
+    print(f"wrote {file.path}: {file.metadata.precision}, {audit.file_bytes / 1000:.1f} kB, any image size")
+    print(f"  {operators}; {audit.partitions} XNNPACK partition, {len(audit.float_operators)} float operators")
+    print(f"check it: python -m runtime.parity STUDENT.pt {file.path}")
+
+
+if __name__ == "__main__":
+    command_line(main)

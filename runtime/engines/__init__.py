@@ -1,0 +1,64 @@
+"""The engines that run a file, by name. Each is imported only when a file is opened with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from compress.errors import BadInput
+from runtime.engines.base import Engine
+
+
+Opener = Callable[[Path, int], Engine]
+
+
+def _litert() -> Opener:
+    from runtime.engines import litert
+
+    litert.preload()
+    return litert.LitertEngine
+
+
+def _litert_reference() -> Opener:
+    from runtime.engines import litert
+
+    litert.preload()
+    return lambda path, threads: litert.LitertEngine(path, threads, reference=True)
+
+
+def _pytorch() -> Opener:
+    from runtime.engines.pytorch import PytorchEngine
+
+    return PytorchEngine.open
+
+
+ENGINES: dict[str, Callable[[], Opener]] = {
+    "litert": _litert,
+    "litert-reference": _litert_reference,
+    "pytorch": _pytorch,
+}
+BY_SUFFIX = {".tflite": "litert", ".pt": "pytorch"}
+
+
+def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1) -> Engine:
+    """Opens a model file.
+
+    Args:
+        path: a .tflite of this project, or a student.pt.
+        engine: 'litert' (with its XNNPACK delegate), 'litert-reference' (the slow, plain kernels that define the
+            format), 'pytorch' (the reference of parity); default: what the file's suffix says.
+        threads: of the engine.
+
+    Raises:
+        BadInput: no such file, a kind or engine that is unknown, an engine that is not installed, a file without our
+            metadata, or one that contradicts its metadata.
+    """
+    return opener_of(path, engine)(Path(path), threads)
+
+
+def opener_of(path: str | Path, engine: str | None = None) -> Opener:
+    """What opens that file, with all its libraries imported. Raises BadInput; see `open_model`."""
+    engine = engine or BY_SUFFIX.get(Path(path).suffix.lower())
+    if engine is None:
+        raise BadInput(f"expected a model file ({', '.join(BY_SUFFIX)}), found {path}: name an exported file.")
+    if engine not in ENGINES:
+        raise BadInput(f"expected an engine out of {', '.join(ENGINES)}, found {engine!r}: choose one.")
+    return ENGINES[engine]()

@@ -1,0 +1,179 @@
+"""What every engine does: open a file, describe it, upscale one image, and say how long each part took."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import BadInput
+from export.metadata import Image as ImageSpec
+from export.metadata import Metadata
+
+Image = NDArray[np.uint8]
+Raw = NDArray[np.int8] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegate:
+    """What an engine hands to accelerated kernels.
+
+    Attributes:
+        name: 'XNNPACK', or 'none'.
+        operators: of the file, counted by name; empty where the engine does not run a file of operators.
+        partitions: pieces of the graph that the delegate runs; 1 is the best possible.
+        outside: operators left to the engine's own kernels, counted by name.
+    """
+
+    name: str = "none"
+    operators: Mapping[str, int] = field(default_factory=dict)
+    partitions: int = 0
+    outside: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """An opened file: where it lies, what it says about itself, and what runs it."""
+
+    path: Path
+    engine: str
+    version: str
+    threads: int
+    metadata: Metadata
+    delegate: Delegate
+
+    @property
+    def precision(self) -> str:
+        return self.metadata.precision
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one inference.
+
+    Attributes:
+        prepare: resizing and allocating, where the size changed, and writing the input.
+        run: the network alone.
+        read: reading the output back and turning it into uint8.
+    """
+
+    prepare: float
+    run: float
+    read: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One super-resolved image.
+
+    Attributes:
+        image: (s*H, s*W, 3) uint8 RGB.
+        raw: what the file gave, same shape: int8 = pixel - 128, or float32 in [0, 1] before rounding.
+        timing: of this inference.
+    """
+
+    image: Image
+    raw: Raw
+    timing: Timing
+
+
+class Engine(ABC):
+    """An opened model. One image at a time; not to be shared between threads."""
+
+    def __init__(self, path: Path, metadata: Metadata, threads: int):
+        if threads < 1:
+            raise BadInput(f"expected 1 thread or more, found {threads}: use the number of fast cores.")
+        self.path, self.metadata, self.threads = path, metadata, threads
+
+    @property
+    def scale(self) -> int:
+        return self.metadata.scale
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """What was opened and what runs it."""
+
+    @abstractmethod
+    def prepare(self, lr: Image) -> None:
+        """Makes room for an image of that size, where the last one had another, and writes the input."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Runs the network on the input that `prepare` wrote."""
+
+    @abstractmethod
+    def read(self) -> Raw:
+        """The output of the last run, (s*H, s*W, 3); a copy."""
+
+    def upscale(self, lr: Image) -> Result:
+        """Super-resolves one image.
+
+        Args:
+            lr: (H, W, 3) uint8 RGB.
+
+        Raises:
+            BadInput: another type or shape, or a size that the file does not take.
+        """
+        self._check(lr)
+        start = time.perf_counter()
+        self.prepare(lr)
+        prepared = time.perf_counter()
+        self.run()
+        ran = time.perf_counter()
+        raw = self.read()
+        image = to_pixels(raw)
+        timing = Timing(prepared - start, ran - prepared, time.perf_counter() - ran)
+        return Result(image, raw, timing)
+
+    def _check(self, lr: Image) -> None:
+        if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3 or 0 in lr.shape:
+            raise BadInput(
+                f"expected an RGB image as uint8 of shape (H, W, 3), found {lr.dtype} of shape {lr.shape}: convert it first."
+            )
+        sizes = self.metadata.sizes
+        if sizes != "any" and list(lr.shape[:2]) not in [list(size) for size in sizes]:
+            known = ", ".join(f"{width}x{height}" for height, width in sizes)
+            raise BadInput(
+                f"expected an image of {known} pixels, found {lr.shape[1]}x{lr.shape[0]}: {self.path} takes no other size."
+            )
+
+
+def from_pixels(lr: Image, spec: ImageSpec) -> Raw:
+    """uint8 pixels as a file wants them: int8 = pixel - 128, or float32 = pixel / 255."""
+    if spec.dtype == "int8":
+        return (lr ^ np.uint8(0x80)).view(np.int8)
+    return lr.astype(np.float32) / np.float32(255)
+
+
+def to_pixels(raw: Raw) -> Image:
+    """A file's output as uint8 pixels: int8 + 128, or rint(255 * clip(y, 0, 1)); NaN becomes 0."""
+    if raw.dtype == np.int8:
+        return np.ascontiguousarray(raw).view(np.uint8) ^ np.uint8(0x80)
+    return np.rint(np.nan_to_num(np.clip(raw, 0, 1)) * np.float32(255)).astype(np.uint8)
+
+
+def check_metadata(metadata: Metadata, path: Path) -> None:
+    """Raises BadInput for metadata that contradicts itself or that no engine here can honour."""
+    integer = metadata.precision == "int8"
+    for name, spec in (("input", metadata.input), ("output", metadata.output)):
+        wanted = "int8" if integer else "float32"
+        if spec.dtype != wanted or spec.color != "RGB":
+            raise BadInput(
+                f"expected {wanted} RGB pixels at the {name} of a file of precision {metadata.precision}, found metadata "
+                f"that says {spec.dtype} {spec.color} in {path}: export it again."
+            )
+        if integer and not is_pixel_scale(spec.scale, spec.zero_point):
+            raise BadInput(
+                f"expected {name} pixels with scale 1/255 and zero point -128, found metadata that says {spec.scale} and "
+                f"{spec.zero_point} in {path}: export it again."
+            )
+    if tuple(metadata.value_range) != (0.0, 1.0):
+        raise BadInput(f"expected the value range (0, 1), found {metadata.value_range} in {path}: export it again.")
+
+
+def is_pixel_scale(scale: float | None, zero_point: int | None) -> bool:
+    """Whether int8 with this scale and zero point is the uint8 pixel minus 128."""
+    return scale is not None and abs(scale * 255 - 1) < 1e-6 and zero_point == -128

@@ -1,0 +1,107 @@
+"""Peak memory of one inference, in bytes: `python -m runtime.memory FILE` runs it in a process of its own.
+
+Linux keeps the highest resident size of a process (VmHWM) and sets it back when 5 is written to
+/proc/self/clear_refs. The difference over create, allocate and invoke is what the model costs the process, without
+Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some kilobytes.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from compress.errors import BadInput, run_command
+from runtime.engines import BY_SUFFIX, opener_of
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+KIBIBYTE = 1024
+TIMEOUT = 600.0  # seconds
+
+
+def peak_memory(
+    path: str | Path, height: int, width: int, *, engine: str | None = None, threads: int = 1, timeout: float = TIMEOUT
+) -> int:
+    """Bytes by which one inference raises the peak resident memory of a fresh process.
+
+    Args:
+        path: a model file.
+        height, width: of the LR image.
+        engine, threads: see `runtime.engines.open_model`.
+        timeout: seconds after which the measurement is given up.
+
+    Raises:
+        BadInput: not Linux, a file or size that cannot be run, or an inference that was killed or took too long.
+    """
+    _check_linux()
+    options = ["--height", str(height), "--width", str(width), "--threads", str(threads)]
+    command = [sys.executable, "-m", "runtime.memory", str(Path(path).resolve()), *options, *(["--engine", engine] if engine else [])]
+    try:
+        child = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_root(), stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(
+            f"expected one inference of {width}x{height} pixels within {timeout:.0f} s, found that {path} takes longer: "
+            "measure a smaller image."
+        ) from error
+    if child.returncode == 2:
+        raise BadInput(child.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    if child.returncode < 0:
+        raise BadInput(
+            f"expected {path} to run an image of {width}x{height} pixels, found its process killed by signal "
+            f"{-child.returncode} (out of memory, most likely): measure a smaller image."
+        )
+    if child.returncode:
+        raise RuntimeError(f"the measuring process failed:\n{child.stderr}")
+    return int(child.stdout.split()[-1])
+
+
+def measure_here(path: Path, height: int, width: int, *, engine: str | None, threads: int) -> int:
+    """The measurement itself, which needs a process that has done nothing else."""
+    lr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    opener = opener_of(path, engine)  # imports the engine, so that only the model is counted
+    CLEAR_REFS.write_text(RESET_PEAK)
+    before = _peak()
+    model = opener(path, threads)
+    model.prepare(lr)
+    model.run()
+    return _peak() - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m runtime.memory", description=__doc__)
+    parser.add_argument("file", type=Path, help="a .tflite of this project, or a student.pt")
+    parser.add_argument("--height", type=int, default=256, help="of the LR image, in pixels (default: 256)")
+    parser.add_argument("--width", type=int, default=256, help="of the LR image, in pixels (default: 256)")
+    parser.add_argument("--engine", help="default: what the suffix says: " + ", ".join(map(" ".join, BY_SUFFIX.items())))
+    parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
+    given = parser.parse_args()
+    _check_linux()
+    if given.height < 1 or given.width < 1:
+        raise BadInput(f"expected a size of at least 1x1 pixel, found {given.width}x{given.height}: use a larger one.")
+    print(measure_here(given.file, given.height, given.width, engine=given.engine, threads=given.threads))
+
+
+def _check_linux() -> None:
+    if not CLEAR_REFS.exists():
+        raise BadInput(
+            f"expected Linux, whose /proc/self/clear_refs the peak memory is read with, found {sys.platform}: "
+            "measure on Linux, or on the phone with its own profiler."
+        )
+
+
+def _peak() -> int:
+    """VmHWM, the highest resident size since the last reset, in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * KIBIBYTE
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+if __name__ == "__main__":
+    run_command(main)

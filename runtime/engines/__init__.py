@@ -17,11 +17,11 @@ def _litert() -> Opener:
     return litert.LitertEngine
 
 
-def _litert_reference() -> Opener:
+def _litert_builtin() -> Opener:
     from runtime.engines import litert
 
     litert.preload()
-    return lambda path, threads: litert.LitertEngine(path, threads, reference=True)
+    return lambda path, threads: litert.LitertEngine(path, threads, delegate=False)
 
 
 def _pytorch() -> Opener:
@@ -32,7 +32,7 @@ def _pytorch() -> Opener:
 
 ENGINES: dict[str, Callable[[], Opener]] = {
     "litert": _litert,
-    "litert-reference": _litert_reference,
+    "litert-builtin": _litert_builtin,
     "pytorch": _pytorch,
 }
 BY_SUFFIX = {".tflite": "litert", ".pt": "pytorch"}
@@ -43,8 +43,8 @@ def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1)
 
     Args:
         path: a .tflite of this project, or a student.pt.
-        engine: 'litert' (with its XNNPACK delegate), 'litert-reference' (the slow, plain kernels that define the
-            format), 'pytorch' (the reference of parity); default: what the file's suffix says.
+        engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
+            second opinion), 'pytorch' (the reference of parity); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:

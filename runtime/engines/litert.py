@@ -1,4 +1,4 @@
-"""LiteRT (formerly TensorFlow Lite): runs .tflite files, through XNNPACK or through the reference kernels."""
+"""LiteRT (formerly TensorFlow Lite): runs .tflite files, through XNNPACK or through its own kernels alone."""
 
 import importlib
 import importlib.metadata
@@ -32,13 +32,13 @@ class LitertEngine(Engine):
     Args:
         path: of the file.
         threads: of the interpreter.
-        reference: use the reference kernels, without any delegate.
+        delegate: run on XNNPACK; False is LiteRT's own kernels alone (its 'reference' set lacks int8 DEPTH_TO_SPACE).
 
     Raises:
         BadInput: see `runtime.engines.open_model`.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1, *, reference: bool = False):
+    def __init__(self, path: str | Path, threads: int = 1, *, delegate: bool = True):
         path = Path(path)
         metadata = read_tflite(path)
         if metadata is None:
@@ -49,7 +49,8 @@ class LitertEngine(Engine):
         check_metadata(metadata, path)
         super().__init__(path, metadata, threads)
         module, self._version = _interpreter_module()
-        resolver = module.OpResolverType.BUILTIN_REF if reference else module.OpResolverType.AUTO
+        kinds = module.OpResolverType
+        resolver = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             self._interpreter: Any = module.Interpreter(
                 model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
@@ -59,7 +60,7 @@ class LitertEngine(Engine):
             raise BadInput(
                 f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): export it again."
             ) from error
-        self._reference = reference
+        self._name = "litert" if delegate else "litert-builtin"
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _check_tensors(inputs, outputs, metadata, path)
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
@@ -68,7 +69,7 @@ class LitertEngine(Engine):
     def describe(self) -> Description:
         return Description(
             path=self.path,
-            engine="litert-reference" if self._reference else "litert",
+            engine=self._name,
             version=self._version,
             threads=self.threads,
             metadata=self.metadata,

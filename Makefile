@@ -1,0 +1,45 @@
+# make demo    the main job on sample photographs, after setting up .venv
+# make test    the tests
+# make lint    ruff and pyright
+# make bench   the benchmarks
+# make clean   removes .venv and runs/
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench lock clean
+
+demo: $(READY)
+	$(BIN)/python -m runtime.demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.export
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "error: expected Python 3.11, found $$($(PYTHON) --version): install it, or run make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# pins what a fresh environment resolves to; nvidia's and triton's packages exist for Linux on x86-64 only
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet '.[dev]'
+	{ echo "# Python 3.11 on Linux; made by \`make lock\` from pyproject.toml's extra \`dev\`."; \
+	  build/lock/bin/pip freeze --all | grep -vE '^(pip|pocketsr)\b| @ ' \
+	  | sed -E '/^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,8 @@ def save_student(student: Student, path: str | Path) -> str:
         "provenance": student.provenance,
         "metrics": student.metrics,
     }
-    with files.written_atomically(path) as part:
-        torch.save(content, part)
+    with files.written_atomically(path) as part, part.open("wb") as file:
+        torch.save(content, file)  # given a path, it would put the temporary name into the file
     return files.sha256(path)
 
 
@@ -173,6 +174,8 @@ def read_tensors(path: Path) -> Any:
         raise BadInput(f"expected a whole checkpoint, found a truncated one in {path}: copy or download it again.")
     if not zipped and start[:1] != b"\x80":
         raise BadInput(f"expected a PyTorch checkpoint, found some other kind of file in {path}: check the path.")
+    if zipped and not _checksums_hold(path):  # torch.load does not look at them
+        raise BadInput(f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -186,10 +189,18 @@ def read_tensors(path: Path) -> Any:
         raise BadInput(f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again.") from error
 
 
+def _checksums_hold(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return False
+
+
 def _read_quantization(plain: dict[str, Any] | None, path: Path) -> Quantization | None:
     try:
         return None if plain is None else Quantization.from_dict(plain)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise BadInput(f"expected the scales of an int8 student in {path}, found unusable ones ({error}): quantize it again.") from error
 
 
@@ -200,16 +211,17 @@ def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> 
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     try:
-        student.network()
+        scale = student.network().config.scale
     except (RuntimeError, AttributeError) as error:
         detail = str(error).strip().splitlines()[-1].strip()
         raise BadInput(
             f"expected weights that fit the {student.architecture} of {path}, found others: {detail} "
             "Use the file as it was written by the training."
         ) from error
-    if content["scale"] != student.scale or content["value_range"] != list(VALUE_RANGE):
+    stated = (content["scale"], student.config.get("scale"))
+    if stated != (scale, scale) or content["value_range"] != list(VALUE_RANGE):
         raise BadInput(
-            f"expected scale {student.scale} and value range {list(VALUE_RANGE)} in {path}, found "
+            f"expected scale {scale} and value range {list(VALUE_RANGE)} in {path}, found "
             f"{content['scale']} and {content['value_range']}: the file was edited; use the original."
         )
     if student.quantization:

@@ -130,7 +130,7 @@ def _count(weights: Weights, pattern: str) -> int:
     return len({match[1] for key in weights if (match := re.fullmatch(pattern, key))})
 
 
-def convert(weights: Path, layout: Layout, out: Path) -> None:
+def convert(weights: Path, *, layout: Layout, out: Path) -> None:
     """Turns published weights into a student.pt.
 
     Args:

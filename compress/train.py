@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import labels
+from compress.allocator import keep_freed_memory
 from compress.checkpoint import Student, load_student, save_student
 from compress.cli import Parser
 from compress.data.benchmarks import Benchmark, open_benchmark
@@ -56,6 +57,7 @@ def train(recipe: Recipe) -> Student:
         KeyboardInterrupt: after saving the state, when the process was asked to stop.
     """
     recipe.check()
+    keep_freed_memory()
     fabric = make_fabric(recipe)
     fabric.seed_everything(recipe.seed, verbose=False)
     silent = not fabric.is_global_zero

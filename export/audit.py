@@ -163,7 +163,7 @@ def _resizable(path: Path) -> bool:
         before, after = given["shape"], interpreter.get_output_details()[0]["shape"]
     except (RuntimeError, ValueError):
         return False
-    return len(before) == 4 and after[1] % height == 0 and after[1] // height == after[2] // width
+    return len(before) == 4 and bool(after[1] % height == 0 and after[1] // height == after[2] // width)
 
 
 def main(file: Path) -> int:

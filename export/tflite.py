@@ -213,7 +213,8 @@ def _print_summary(file: TfliteFile) -> None:
     audit = file.audit
     operators = ", ".join(f"{count} {kind}" for kind, count in audit.operators.items())
     print(f"wrote {file.path}: {file.metadata.precision}, {audit.file_bytes / 1000:.1f} kB, any image size")
-    print(f"  {operators}; {audit.partitions} XNNPACK partition, {len(audit.float_operators)} float operators")
+    floats = f", {len(audit.float_operators)} float operators" if file.metadata.precision == "int8" else ""
+    print(f"  {operators}; {audit.partitions} XNNPACK partition{floats}")
     print(f"check it: python -m runtime.parity STUDENT.pt {file.path}")
 
 

@@ -1,4 +1,4 @@
-"""Latency of opened models, in milliseconds: medians of warm runs, models alternating so that all see the same machine."""
+"""Latency of opened models, in milliseconds: medians of warm runs, models taking turns on the same machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +52,5 @@ def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, w
     milliseconds = 1000 * np.array(rounds)
     median, p90 = np.median(milliseconds, axis=0), np.percentile(milliseconds, 90, axis=0)
     size = (lr.shape[0], lr.shape[1])
-    return [
-        Latency(float(m), float(p), runs, engine.threads, size) for engine, m, p in zip(engines, median, p90, strict=True)
-    ]
+    figures = zip(engines, median, p90, strict=True)
+    return [Latency(float(m), float(p), runs, engine.threads, size) for engine, m, p in figures]

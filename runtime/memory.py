@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import BadInput, run_command
-from runtime.engines import BY_SUFFIX, opener_of
+from runtime.engines import ENGINES, opener_of
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 KIBIBYTE = 1024
 TIMEOUT = 600.0  # seconds
+
+
+class NotLinux(BadInput):
+    """Peak memory cannot be measured on this system."""
 
 
 def peak_memory(
@@ -33,19 +37,21 @@ def peak_memory(
         timeout: seconds after which the measurement is given up.
 
     Raises:
-        BadInput: not Linux, a file or size that cannot be run, or an inference that was killed or took too long.
+        NotLinux: another system.
+        BadInput: a file or size that cannot be run, or an inference that was killed or took too long.
     """
     _check_linux()
     options = ["--height", str(height), "--width", str(width), "--threads", str(threads)]
-    command = [sys.executable, "-m", "runtime.memory", str(Path(path).resolve()), *options, *(["--engine", engine] if engine else [])]
+    options += ["--engine", engine] if engine else []
+    command = [sys.executable, "-m", "runtime.memory", str(Path(path).resolve()), *options]
     try:
         child = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_root(), stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
         raise BadInput(
-            f"expected one inference of {width}x{height} pixels within {timeout:.0f} s, found that {path} takes longer: "
-            "measure a smaller image."
+            f"expected one inference of {width}x{height} pixels within {timeout:.0f} s, found that {path} takes "
+            "longer: measure a smaller image."
         ) from error
     if child.returncode == 2:
         raise BadInput(child.stderr.strip().splitlines()[-1].removeprefix("error: "))
@@ -76,7 +82,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a .tflite of this project, or a student.pt")
     parser.add_argument("--height", type=int, default=256, help="of the LR image, in pixels (default: 256)")
     parser.add_argument("--width", type=int, default=256, help="of the LR image, in pixels (default: 256)")
-    parser.add_argument("--engine", help="default: what the suffix says: " + ", ".join(map(" ".join, BY_SUFFIX.items())))
+    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the file's suffix says")
     parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
     given = parser.parse_args()
     _check_linux()
@@ -87,7 +93,7 @@ def main() -> None:
 
 def _check_linux() -> None:
     if not CLEAR_REFS.exists():
-        raise BadInput(
+        raise NotLinux(
             f"expected Linux, whose /proc/self/clear_refs the peak memory is read with, found {sys.platform}: "
             "measure on Linux, or on the phone with its own profiler."
         )

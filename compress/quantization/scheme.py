@@ -60,7 +60,8 @@ class Quantization:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Quantization":
-        """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError when the content is not as described."""
+        """The inverse of `to_dict`. Raises ValueError, TypeError, KeyError, AttributeError or
+        OverflowError when the content is not as described."""
         activations = {name: ActivationScale(float(s), int(z)) for name, (s, z) in plain["activations"].items()}
         layers = {name: IntegerWeights(**layer) for name, layer in plain["layers"].items()}
         for name, a in activations.items():

@@ -6,7 +6,6 @@ from pathlib import Path
 from compress.errors import BadInput
 from runtime.engines.base import Engine
 
-
 Opener = Callable[[Path, int], Engine]
 
 

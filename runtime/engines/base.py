@@ -131,13 +131,15 @@ class Engine(ABC):
     def _check(self, lr: Image) -> None:
         if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3 or 0 in lr.shape:
             raise BadInput(
-                f"expected an RGB image as uint8 of shape (H, W, 3), found {lr.dtype} of shape {lr.shape}: convert it first."
+                f"expected an RGB image as uint8 of shape (H, W, 3), found {lr.dtype} of shape {lr.shape}: "
+                "convert it first."
             )
         sizes = self.metadata.sizes
         if sizes != "any" and list(lr.shape[:2]) not in [list(size) for size in sizes]:
             known = ", ".join(f"{width}x{height}" for height, width in sizes)
             raise BadInput(
-                f"expected an image of {known} pixels, found {lr.shape[1]}x{lr.shape[0]}: {self.path} takes no other size."
+                f"expected an image of {known} pixels, found {lr.shape[1]}x{lr.shape[0]}: {self.path} takes no "
+                "other size."
             )
 
 
@@ -162,13 +164,13 @@ def check_metadata(metadata: Metadata, path: Path) -> None:
         wanted = "int8" if integer else "float32"
         if spec.dtype != wanted or spec.color != "RGB":
             raise BadInput(
-                f"expected {wanted} RGB pixels at the {name} of a file of precision {metadata.precision}, found metadata "
-                f"that says {spec.dtype} {spec.color} in {path}: export it again."
+                f"expected {wanted} RGB pixels at the {name} of a file of precision {metadata.precision}, found "
+                f"metadata that says {spec.dtype} {spec.color} in {path}: export it again."
             )
         if integer and not is_pixel_scale(spec.scale, spec.zero_point):
             raise BadInput(
-                f"expected {name} pixels with scale 1/255 and zero point -128, found metadata that says {spec.scale} and "
-                f"{spec.zero_point} in {path}: export it again."
+                f"expected {name} pixels with scale 1/255 and zero point -128, found metadata that says {spec.scale} "
+                f"and {spec.zero_point} in {path}: export it again."
             )
     if tuple(metadata.value_range) != (0.0, 1.0):
         raise BadInput(f"expected the value range (0, 1), found {metadata.value_range} in {path}: export it again.")

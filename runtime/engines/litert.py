@@ -43,8 +43,8 @@ class LitertEngine(Engine):
         metadata = read_tflite(path)
         if metadata is None:
             raise BadInput(
-                f"expected a .tflite that pocketsr exported, found one without its metadata in {path}: export the student "
-                "with `python -m export.tflite`."
+                f"expected a .tflite that pocketsr exported, found one without its metadata in {path}: export the "
+                "student with `python -m export.tflite`."
             )
         check_metadata(metadata, path)
         super().__init__(path, metadata, threads)
@@ -58,7 +58,8 @@ class LitertEngine(Engine):
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BadInput(
-                f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): export it again."
+                f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): "
+                "export it again."
             ) from error
         self._name = "litert" if delegate else "litert-builtin"
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -84,8 +85,8 @@ class LitertEngine(Engine):
                 self._interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise BadInput(
-                    f"expected a .tflite that takes images of {lr.shape[1]}x{lr.shape[0]} pixels, found that {self.path} "
-                    f"does not ({_line(error)}): use a size that it was exported for, or a smaller image."
+                    f"expected a .tflite that takes images of {lr.shape[1]}x{lr.shape[0]} pixels, found that "
+                    f"{self.path} does not ({_line(error)}): use a size that it was exported for, or a smaller image."
                 ) from error
             self._size = lr.shape[:2]
         self._interpreter.set_tensor(self._input, from_pixels(lr, self.metadata.input)[None])

@@ -1,0 +1,1 @@
+"""Measurements of what the documentation claims; never run as tests."""

@@ -154,6 +154,17 @@ class Recipe:
             raise BadInput(f"expected either model.architecture or model.start in the recipe, found {found}: give one.")
 
 
+def named_paths(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint with names in place of paths, for provenance: where files lay is nobody else's business."""
+    model, data, teacher = fingerprint["model"], fingerprint["data"], fingerprint["teacher"]
+    return {
+        **fingerprint,
+        "model": {**model, "start": model["start"] and Path(model["start"]).name},
+        "data": {**data, "folder": Path(data["folder"]).name},
+        "teacher": teacher and {**teacher, "file": Path(teacher["file"]).name},
+    }
+
+
 def _plain(value: Any) -> Any:
     """Paths as strings, tuples as lists, so that what was stored compares equal to what was read."""
     if isinstance(value, dict):

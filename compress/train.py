@@ -39,7 +39,7 @@ from compress.logbook import Logbook, save_strip
 from compress.methods import METHODS, Method, make_method
 from compress.models import build
 from compress.progress import progress
-from compress.recipe import Recipe
+from compress.recipe import Recipe, named_paths
 from compress.schedule import learning_rate
 from compress.state import TrainingState, load_state, save_state
 from compress.teachers import Teacher, load_teacher
@@ -53,7 +53,7 @@ def train(recipe: Recipe) -> Student:
 
     Raises:
         BadInput: anything in the recipe that cannot work, before the training starts.
-        StoppedRun: the loss became NaN or infinite.
+        StoppedRun: the loss or its gradient became NaN or infinite.
         KeyboardInterrupt: after saving the state, when the process was asked to stop.
     """
     recipe.check()
@@ -201,10 +201,10 @@ class Run:
         """Writes student.pt: the averaged weights, branches merged, with provenance and the last validation."""
         recipe, collection = self.recipe, self.patches.collection
         provenance = {
-            "recipe": recipe.fingerprint(),
+            "recipe": named_paths(recipe.fingerprint()),
             "teacher": {"description": teacher.description, "key": teacher.key} if teacher else None,
             "data": {
-                "source": recipe.data.folder,
+                "source": Path(recipe.data.folder).name,
                 "images": len(collection.pairs),
                 "skipped": len(collection.skipped),
                 "manifest_sha256": collection.manifest_hash(),
@@ -236,19 +236,25 @@ class Run:
         batch = to_batch({name: value.to(self.fabric.device, non_blocking=True) for name, value in patches.items()})
         losses = self.method(self.student, batch)
         total = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(total.item()):
-            raise StoppedRun(
-                f"the loss became {total.item()} at step {self.step + 1}: lower schedule.learning_rate (now "
-                f"{schedule.learning_rate:g}), lower schedule.clip_norm, add schedule.warmup, or set precision to float32; "
-                f"the last good state is in {self.recipe.out}."
-            )
+        self._check_finite("loss", total)
         self.fabric.backward(total)
-        if schedule.clip_norm:
-            self.fabric.clip_gradients(self.student, self.optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.student, self.optimizer, max_norm=schedule.clip_norm or math.inf, error_if_nonfinite=False
+        )
+        self._check_finite("gradient", norm)  # before it reaches the weights, which may be saved next
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.network)
         return {name: value.item() for name, value in losses.items()}
+
+    def _check_finite(self, what: str, value: Tensor | None) -> None:
+        if value is not None and not math.isfinite(value.item()):
+            schedule = self.recipe.schedule
+            raise StoppedRun(
+                f"the {what} became {value.item()} at step {self.step + 1}: lower schedule.learning_rate (now "
+                f"{schedule.learning_rate:g}), lower schedule.clip_norm, add schedule.warmup, or set precision to float32; "
+                f"the last good state is in {self.recipe.out}."
+            )
 
     def _log_losses(self, images_per_second: float) -> None:
         count = self.sums.pop("count")

@@ -60,9 +60,9 @@ def read_photo(path: str | Path) -> Image:
         with warnings.catch_warnings(), Pillow.open(path) as picture:
             warnings.simplefilter("error", Pillow.DecompressionBombWarning)
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError, Warning) as error:  # all that Pillow raises
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError, Warning) as error:  # all Pillow raises
         raise BadInput(
-            f"expected a photograph, found an unreadable file at {path} ({error}): open it elsewhere first."
+            f"expected a photograph, found an unreadable file at {path} ({error}): save it as PNG or JPEG."
         ) from error
 
 

@@ -1,0 +1,424 @@
+"""Training: it learns, repeats bit for bit, survives kills, stops in words, and N processes do what one does."""
+
+import csv
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from compress.checkpoint import Student, load_student, save_student
+from compress.data.benchmarks import open_benchmark
+from compress.data.cache import cache_folder, collect
+from compress.data.images import find_images
+from compress.errors import BadInput, run_command
+from compress.evaluate import evaluate, torch_upscaler
+from compress.labels import label
+from compress.methods import make_method
+from compress.models import build
+from compress.recipe import ScheduleSpec
+from compress.schedule import learning_rate
+from compress.teachers import SelfEnsemble, TeacherSpec, load_teacher
+from compress.train import main, read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 120
+MODEL = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1, "branches": True}}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # so that the order of sums is always the same
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def write_recipe(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> WriteRecipe:
+    """Writes a tiny recipe, with the given fields replaced."""
+
+    def write(**changes: object) -> Path:
+        recipe = {
+            "model": MODEL,
+            "data": {"folder": str(photographs), "lr_patch": 16, "batch": 4, "workers": 0},
+            "schedule": {"steps": STEPS, "learning_rate": 2e-3, "warmup": 10, "ema": 0.9},
+            "validation": {"sets": [str(photographs)], "every": 40},
+            "save_every": 20,
+            "precision": "float32",
+        }
+        path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**recipe, **changes}))
+        return path
+
+    return write
+
+
+def _short(steps: int, **more: object) -> dict[str, object]:
+    return {"schedule": {"steps": steps, "learning_rate": 1e-3, "ema": 0, **more}, "validation": {"sets": []}}
+
+
+def _weights(out: Path) -> dict[str, Tensor]:
+    return load_student(out / "student.pt").weights
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def _start(recipe: Path, out: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out)],
+        cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(write_recipe: WriteRecipe) -> Path:
+    return write_recipe()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed run."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    process = _start(tiny, out)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert f"wrote {out / 'student.pt'}" in printed
+    return out
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs the command in this process; its exit code and what it wrote to standard error."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Fabric sets it: undone after the test
+
+    def run(recipe: Path, *options: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["train", str(recipe), *map(str, options)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run_command(main)
+        return int(caught.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def test_a_run_learns_and_leaves_its_files(finished, photographs):
+    assert {p.name for p in finished.iterdir()} == {"state.pt", "student.pt", "log.csv", "curve.png", "strip.png"}
+    rows = [row for row in _rows(finished) if row["loss"]]
+    assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
+    student, benchmark = load_student(finished / "student.pt"), open_benchmark(str(photographs), 2)
+    torch.manual_seed(0)
+    fresh = evaluate(torch_upscaler(build("anchor", MODEL["options"]).eval()), benchmark)
+    trained = evaluate(torch_upscaler(student.network()), benchmark)
+    assert trained["psnr"] > fresh["psnr"] + 1
+    assert student.metrics[0]["psnr"] == pytest.approx(trained["psnr"], abs=1e-3)
+
+
+def test_the_student_says_where_it_comes_from(finished, photographs):
+    provenance = load_student(finished / "student.pt").provenance
+    assert provenance["steps"] == STEPS
+    assert provenance["batch"] == 4
+    assert provenance["data"]["images"] == 3
+    assert provenance["data"]["manifest_sha256"] == collect(find_images(photographs), 2, 16).manifest_hash()
+    assert provenance["recipe"]["schedule"]["learning_rate"] == 2e-3
+
+
+def test_the_log_has_each_step_once(finished):
+    assert [int(row["step"]) for row in _rows(finished)] == [40, 50, 80, 100, 120]
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(finished, tiny, tmp_path):
+    process = _start(tiny, tmp_path / "again")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert _same(_weights(tmp_path / "again"), _weights(finished))
+    assert _rows(tmp_path / "again") == _rows(finished)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, tiny, tmp_path, number):
+    out = tmp_path / "run"
+    process = _start(tiny, out)
+    while not (out / "state.pt").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), errors
+    assert "Traceback" not in errors
+    assert not (out / "student.pt").exists()
+    stopped = torch.load(out / "state.pt", weights_only=True)["step"]
+    assert 20 <= stopped < STEPS
+    process = _start(tiny, out)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert _same(_weights(out), _weights(finished))
+    assert _rows(out) == _rows(finished)
+    assert not list(out.glob(".*.part*")) or number == signal.SIGKILL
+
+
+def test_a_finished_run_given_again_ends_at_once_with_the_same_weights(finished, tiny, tmp_path, in_process):
+    shutil.copytree(finished, tmp_path / "run")
+    assert in_process(tiny, "--out", tmp_path / "run")[0] == 0
+    assert _same(_weights(tmp_path / "run"), _weights(finished))
+    assert _rows(tmp_path / "run") == _rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [(("--schedule.learning_rate", 1e-4), "schedule.learning_rate"), (("--seed", 1), "seed"), (("--data.batch", 5), "data.batch")],
+)  # fmt: skip
+def test_a_changed_recipe_in_the_same_folder_is_refused(finished, tiny, in_process, change, field):
+    code, errors = in_process(tiny, "--out", finished, *change)
+    assert code == 2
+    assert f"found another ({field})" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_damaged_state_is_refused(finished, tiny, tmp_path, in_process):
+    shutil.copytree(finished, tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-2000])
+    code, errors = in_process(tiny, "--out", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert "truncated" in errors
+
+
+def test_more_saves_and_validations_do_not_change_the_result(finished, tiny, tmp_path):
+    process = _start_with(tiny, tmp_path / "run", "--save_every", "120", "--validation.sets", "[]")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert _same(_weights(tmp_path / "run"), _weights(finished))
+
+
+def _start_with(recipe: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out), *options],
+        cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_diverging_run_stops_in_words_and_keeps_sound_weights(write_recipe, tmp_path, in_process):
+    deep = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 40}}
+    recipe = write_recipe(model=deep, save_every=1, **_short(50, learning_rate=10.0, clip_norm=0.0))
+    code, errors = in_process(recipe, "--out", tmp_path / "run")
+    assert code == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("error: the ")
+    assert "at step " in last
+    assert "schedule.learning_rate (now 10)" in last
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert f"at step {state['step'] + 1}:" in last
+    assert all(value.isfinite().all() for value in state["student"].values())
+    assert not (tmp_path / "run" / "student.pt").exists()
+
+
+def test_an_endless_weight_in_the_start_is_noticed_at_the_first_step(write_recipe, tmp_path, in_process):
+    network = build("anchor", {"scale": 2, "channels": 8, "blocks": 1})
+    with torch.no_grad():
+        network.tail.weight[0, 0, 1, 1] = float("inf")
+    save_student(Student.of(network), tmp_path / "start.pt")
+    recipe = write_recipe(model={"start": str(tmp_path / "start.pt")}, **_short(5))
+    code, errors = in_process(recipe, "--out", tmp_path / "run")
+    assert code == 1
+    assert "at step 1:" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shedule": {"steps": 3}}, "shedule"),
+        ({"model": {**MODEL, "depth": 3}}, "depth"),
+        ({"schedule": {"steps": "many"}}, "schedule.steps"),
+        ({"schedule": {"steps": 0}}, "expected schedule.steps between 1"),
+        ({"schedule": {"steps": 5, "learning_rate": 1e10}}, "expected schedule.learning_rate between"),
+        ({"schedule": {"steps": 5, "kind": "linear"}}, "cosine"),
+        ({"schedule": {}}, "steps"),
+        ({"model": {}}, "found neither"),
+        ({"model": {**MODEL, "start": "x.pt"}}, "found both"),
+        ({"model": {"architecture": "edsr"}}, "found 'edsr'"),
+        ({"model": {"architecture": "anchor", "options": {"scale": 5}}}, "one of 2, 3, 4, found 5"),
+        ({"model": {"start": "none.pt"}}, "found no file at none.pt"),
+        ({"method": {"name": "magic"}}, "expected a method out of supervised, distillation"),
+        ({"method": {"name": "distillation"}}, "expected a teacher for the method 'distillation', found none"),
+        ({"method": {"name": "supervised", "options": {"truth": 1.0}}}, "found 'truth'"),
+        ({"data": {"folder": "no/such/folder"}}, "expected a folder of images, found nothing at no/such/folder"),
+        ({"validation": {"sets": ["Set99"]}}, "found 'Set99'"),
+        ({"teacher": {"file": "none.pt"}, "method": {"name": "distillation"}}, "found no file at none.pt"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_in_one_line(write_recipe, tmp_path, in_process, changes, says):
+    code, errors = in_process(write_recipe(**changes), "--out", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert says in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_beyond_the_data_and_a_patch_beyond_the_images_are_refused(tiny, tmp_path, in_process):
+    code, errors = in_process(tiny, "--out", tmp_path / "run", "--data.batch", 60000)
+    assert code == 2
+    assert "expected a batch no larger than" in errors.splitlines()[-1]
+    code, errors = in_process(tiny, "--out", tmp_path / "run", "--data.lr_patch", 65)
+    assert code == 2
+    assert "smaller than 130 pixels" in errors.splitlines()[-1]
+
+
+def test_a_missing_recipe_and_broken_yaml_are_refused_in_one_line(tmp_path, in_process):
+    code, errors = in_process(tmp_path / "none.yaml")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    (tmp_path / "bad.yaml").write_text("model: {architecture: anchor\nschedule: [")
+    code, errors = in_process(tmp_path / "bad.yaml")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(7)
+    network = build("srresnet", {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 3, "tail_kernel": 3})
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    save_student(Student.of(network), path)
+    return path
+
+
+def test_a_teacher_of_another_scale_is_refused(write_recipe, tmp_path, in_process, teacher_file):
+    model = {"architecture": "anchor", "options": {"scale": 4, "channels": 8, "blocks": 1}}
+    recipe = write_recipe(model=model, teacher={"file": str(teacher_file)}, method={"name": "distillation"})
+    code, errors = in_process(recipe, "--out", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert "expected a teacher of the student's scale x4, found x2" in errors
+
+
+def test_a_teacher_that_nobody_asks_is_refused(write_recipe, tmp_path, in_process, teacher_file):
+    code, errors = in_process(write_recipe(teacher={"file": str(teacher_file)}), "--out", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert "expected no teacher for the method 'supervised'" in errors
+
+
+def test_cached_labels_are_the_teachers_rounded_outputs_and_are_computed_once(teacher_file, photographs):
+    collection = collect(find_images(photographs), 2, 16)
+    teacher = load_teacher(TeacherSpec(file=teacher_file), 2)
+    calls = []
+    teacher.network.register_forward_hook(lambda *_: calls.append(1))
+    labels = label(collection, teacher)
+    assert len(calls) == 3
+    again = label(collection, teacher)
+    assert len(calls) == 3
+    for pair, made, cached in zip(collection.pairs, labels, again, strict=True):
+        lr = torch.tensor(pair.lr).permute(2, 0, 1)[None] / 255
+        output = teacher.network(lr)[0].permute(1, 2, 0) * 255
+        assert (torch.tensor(made) - output).abs().max() < 0.5001
+        assert (made == cached).all()
+
+
+def test_distillation_on_labels_equals_distillation_on_the_live_teacher(teacher_file, photographs):
+    torch.manual_seed(0)
+    teacher = load_teacher(TeacherSpec(file=teacher_file), 2)
+    method = make_method("distillation", {"truth": 0.3, "teacher": 0.7}, teacher.network).train()
+    assert not teacher.network.training
+    collection = collect(find_images(photographs), 2, 16)
+    made, pair = label(collection, teacher)[0], collection.pairs[0]
+    lr, hr, cached = (torch.tensor(x).permute(2, 0, 1)[None] / 255 for x in (pair.lr, pair.hr, made))
+    student = build("anchor", MODEL["options"]).train()
+    live, stored = method(student, {"lr": lr, "hr": hr}), method(student, {"lr": lr, "hr": hr, "label": cached})
+    assert live["teacher"].item() == pytest.approx(stored["teacher"].item(), abs=0.7 * 0.5 / 255)
+    assert live["truth"].item() == stored["truth"].item()
+    with torch.no_grad():
+        expected = 0.7 * (student(lr) - teacher.network(lr)).abs().mean()
+    assert live["teacher"].item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(sum(l.values()), list(student.parameters())) for l in (live, stored)]
+    flat = [torch.cat([g.flatten() for g in one]) for one in gradients]
+    assert nn.functional.cosine_similarity(*flat, dim=0) > 0.99
+    sum(method(student, {"lr": lr, "hr": hr}).values()).backward()
+    assert all(p.grad is None and not p.requires_grad for p in teacher.network.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(write_recipe, tmp_path, in_process, teacher_file):
+    recipe = write_recipe(teacher={"file": str(teacher_file)}, method={"name": "distillation"}, **_short(20))
+    last = {}
+    for cached in ("true", "false"):
+        code, errors = in_process(recipe, "--out", tmp_path / cached, "--data.cache_labels", cached)
+        assert code == 0, errors
+        (last[cached],) = _rows(tmp_path / cached)
+        assert load_student(tmp_path / cached / "student.pt").provenance["teacher"]["description"] == "teacher.pt"
+    teacher = load_teacher(TeacherSpec(file=teacher_file), 2)
+    assert len(list((cache_folder() / "labels" / teacher.key).glob("*_x2.npy"))) == 3
+    for name in ("loss_truth", "loss_teacher"):
+        # labels come from whole images, the live teacher sees patches: they differ at the border of a patch only
+        assert float(last["true"][name]) == pytest.approx(float(last["false"][name]), rel=0.15)
+
+
+def test_the_self_ensemble_is_the_mean_over_the_symmetries_and_commutes_with_them(teacher_file):
+    plain = load_teacher(TeacherSpec(file=teacher_file), 2)
+    ensemble = load_teacher(TeacherSpec(file=teacher_file, self_ensemble=True), 2)
+    assert isinstance(ensemble.network, SelfEnsemble)
+    assert ensemble.key != plain.key
+    lr = torch.rand(1, 3, 10, 14)
+    with torch.no_grad():
+        whole = ensemble.network(lr)
+        assert (ensemble.network(lr.rot90(1, (2, 3)).flip(3)) - whole.rot90(1, (2, 3)).flip(3)).abs().max() < 1e-6
+        assert (plain.network(lr.flip(3)) - plain.network(lr).flip(3)).abs().max() > 1e-4
+
+
+def test_the_cosine_starts_at_the_top_and_ends_at_the_final_rate():
+    schedule = ScheduleSpec(steps=100, learning_rate=1e-2, final_rate=1e-4, warmup=10)
+    rates = [learning_rate(schedule, step) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[4] == pytest.approx(5e-3)
+    assert rates[9] == rates[10] == pytest.approx(1e-2)
+    assert rates[55] == pytest.approx((1e-2 + 1e-4) / 2)
+    assert rates[100] == pytest.approx(1e-4)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_the_step_schedule_drops_by_gamma_at_every_multiple():
+    schedule = ScheduleSpec(steps=10, learning_rate=1.0, kind="step", every=4, gamma=0.1)
+    assert [learning_rate(schedule, s) for s in (0, 3, 4, 7, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_the_command_line_overrides_the_recipe(tiny):
+    recipe = read_recipe(tiny, ["--schedule.steps", "7", "--data.batch=3"])
+    assert (recipe.schedule.steps, recipe.data.batch, recipe.schedule.warmup) == (7, 3, 10)
+    with pytest.raises(BadInput, match="stps"):
+        read_recipe(tiny, ["--schedule.stps", "7"])
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_two_processes_train_as_one_with_the_double_batch(write_recipe, tmp_path):
+    model = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1}}
+    recipe = write_recipe(model=model, **_short(4))
+    alone = _start_with(recipe, tmp_path / "one", "--data.batch", "8")
+    _, errors = alone.communicate(timeout=300)
+    assert alone.returncode == 0, errors
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
+         f"--master_port={_free_port()}", "-m", "compress.train", str(recipe), "--out", str(tmp_path / "two"),
+         "--data.batch", "4"],
+        cwd=ROOT, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-6
+    torch.manual_seed(0)
+    fresh = build("anchor", model["options"]).state_dict()
+    assert max((one[key] - fresh[key]).abs().max().item() for key in one) > 1e-3
+    assert load_student(tmp_path / "two" / "student.pt").provenance["batch"] == 8
+    # Adam's first moment is the decaying sum of the averaged gradients
+    moments = [torch.load(tmp_path / run / "state.pt", weights_only=True)["optimizer"]["state"] for run in ("one", "two")]
+    for index, moment in moments[0].items():
+        assert (moment["exp_avg"] - moments[1][index]["exp_avg"]).abs().max() < 1e-6
+        assert moment["exp_avg"].abs().max() > 1e-5

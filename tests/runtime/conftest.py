@@ -1,0 +1,70 @@
+"""A tiny student in both precisions, exported once, and a way to plant faults into a .tflite."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.tools import flatbuffer_utils
+from numpy.typing import NDArray
+
+from compress.checkpoint import Student, load_student, save_student
+from compress.data.benchmarks import open_benchmark
+from compress.models import build
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+from export.metadata import tflite_model
+from export.tflite import export_tflite
+
+SCALE = 2
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Files of one student."""
+
+    float_pt: Path
+    int8_pt: Path
+    float_tflite: Path
+    int8_tflite: Path
+
+    def of(self, precision: str) -> tuple[Path, Path]:
+        """student.pt and .tflite of a precision."""
+        return (self.int8_pt, self.int8_tflite) if precision == "int8" else (self.float_pt, self.float_tflite)
+
+
+def tiny_student(seed: int = 0) -> Student:
+    torch.manual_seed(seed)
+    student = Student.of(build("anchor", {"scale": SCALE, "channels": 8, "blocks": 2}))
+    student.weights["tail.weight"] *= 5  # a residual that matters, so that a fault in it shows
+    return student
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Tiny:
+    folder = tmp_path_factory.mktemp("tiny")
+    files = Tiny(folder / "float.pt", folder / "int8.pt", folder / "float.tflite", folder / "int8.tflite")
+    save_student(tiny_student(), files.float_pt)
+    student = load_student(files.float_pt)
+    save_student(quantize_student(student, calibration_crops("skimage", SCALE, count=16)), files.int8_pt)
+    export_tflite(student, files.float_tflite, "float32")
+    export_tflite(load_student(files.int8_pt), files.int8_tflite, "int8")
+    return files
+
+
+@pytest.fixture(scope="session")
+def photograph() -> NDArray[np.uint8]:
+    """An LR photograph, odd in height and not square: (97, 130, 3)."""
+    _, lr, _ = next(iter(open_benchmark("skimage", SCALE)))
+    return np.ascontiguousarray(lr[20:117, 30:160])
+
+
+def edited(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """Writes a copy of a .tflite after `change` was made to its parsed flatbuffer."""
+    model = tflite_model(source)
+    change(model)
+    target.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    return target

@@ -53,10 +53,15 @@ def main(
     prelu = build("srresnet", {"blocks": 4, "channels": 32, "trunk_end": "activation"}).eval()
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name, given in (("anchor", load_student(student)), ("srresnet_prelu", _saved(Student.of(prelu), out / "srresnet.pt"))):
+    for name, given in (
+        ("anchor", load_student(student)),
+        ("srresnet_prelu", _saved(Student.of(prelu), out / "srresnet.pt")),
+    ):
         for precision in ("float32", "int8"):
             files = _export_both(given, precision, (height, width), crops, out / f"{name}_{precision}")
-            rows += _compare(f"{name} {precision}", files, (height, width), threads, trained=name == "anchor", scale=given.scale)
+            rows += _compare(
+                f"{name} {precision}", files, (height, width), threads, trained=name == "anchor", scale=given.scale
+            )
     write_text(out / "export.json", json.dumps(rows, indent=1))
     _print(rows, f"LR {size}, {threads} thread(s), {RUNS} alternating runs")
 
@@ -71,12 +76,13 @@ def _export_both(
     ours, alone = stem.with_name(f"{stem.name}_ours.tflite"), stem.with_name(f"{stem.name}_alone.tflite")
     if precision == "int8":
         export_tflite(_saved(quantize_student(student, crops), stem.with_suffix(".pt")), ours, "int8", size)
-        convert: Callable[[nn.Module, Path], None] = lambda network, path: _convert_int8_alone(network, path, size, crops)
     else:
         export_tflite(student, ours, "float32", size)
-        convert = lambda network, path: _convert_alone(network, path, size)
     with logged(stem.with_suffix(".log"), alone.name):
-        convert(student.network(), alone)
+        if precision == "int8":
+            _convert_int8_alone(student.network(), alone, crops)
+        else:
+            _convert_alone(student.network(), alone, size)
     return {"ours": ours, "alone": alone}
 
 
@@ -87,7 +93,7 @@ def _convert_alone(network: nn.Module, path: Path, size: tuple[int, int]) -> Non
     litert_torch.convert(channels_last, (torch.zeros(1, *size, 3),)).export(str(path))
 
 
-def _convert_int8_alone(network: nn.Module, path: Path, size: tuple[int, int], crops: CalibrationCrops) -> None:
+def _convert_int8_alone(network: nn.Module, path: Path, crops: CalibrationCrops) -> None:
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
@@ -191,7 +197,9 @@ def _print(rows: list[dict[str, Any]], title: str) -> None:
         table.add_column(column, justify="left" if column in ("model", "file") else "right")
     for row in rows:
         values = (row[column] for column in columns)
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else "-" if value is None else str(value) for value in values))
+        table.add_row(
+            *(f"{value:.2f}" if isinstance(value, float) else "-" if value is None else str(value) for value in values)
+        )
     Console(width=160).print(table)
 
 

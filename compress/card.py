@@ -82,9 +82,15 @@ def _results(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["| set | images | PSNR, dB | SSIM | LPIPS |", "|---|---|---|---|---|"]
     for row in rows:
         lpips = "-" if row.get("lpips") is None else f"{row['lpips']:.4f}"
-        lines.append(f"| {row['set']} x{row['scale']} | {row['images']} | {row['psnr']:.3f} | {row['ssim']:.4f} | {lpips} |")
+        lines.append(
+            f"| {row['set']} x{row['scale']} | {row['images']} | {row['psnr']:.3f} | {row['ssim']:.4f} | {lpips} |"
+        )
     protocol = rows[0]["protocol"]
-    return [*lines, "", "Protocol: " + "; ".join(f"{key} {value}" for key, value in protocol.items() if value is not None)]
+    return [
+        *lines,
+        "",
+        "Protocol: " + "; ".join(f"{key} {value}" for key, value in protocol.items() if value is not None),
+    ]
 
 
 def main(

@@ -147,7 +147,9 @@ def load_student(path: str | Path) -> Student:
     for name, kind in FIELDS.items():
         if not isinstance(content.get(name, ...), kind):
             found = "nothing" if name not in content else type(content[name]).__name__
-            raise BadInput(f"expected the field {name!r} in {path}, found {found}: the file was not written by pocketsr.")
+            raise BadInput(
+                f"expected the field {name!r} in {path}, found {found}: the file was not written by pocketsr."
+            )
     student = Student(
         architecture=content["architecture"],
         config=content["config"],
@@ -184,9 +186,13 @@ def read_tensors(path: Path) -> Any:
                 f"expected a checkpoint of tensors only, found one that runs code when opened in {path}: it was not "
                 "opened; save its state dict alone with torch.save, on a machine where you trust it."
             ) from error
-        raise BadInput(f"expected a PyTorch checkpoint, found a file that is not one in {path}: check the path.") from error
+        raise BadInput(
+            f"expected a PyTorch checkpoint, found a file that is not one in {path}: check the path."
+        ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, TypeError) as error:
-        raise BadInput(f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again.") from error
+        raise BadInput(
+            f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again."
+        ) from error
 
 
 def _checksums_hold(path: Path) -> bool:
@@ -201,7 +207,9 @@ def _read_quantization(plain: dict[str, Any] | None, path: Path) -> Quantization
     try:
         return None if plain is None else Quantization.from_dict(plain)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise BadInput(f"expected the scales of an int8 student in {path}, found unusable ones ({error}): quantize it again.") from error
+        raise BadInput(
+            f"expected the scales of an int8 student in {path}, found unusable ones ({error}): quantize it again."
+        ) from error
 
 
 def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> None:
@@ -228,4 +236,6 @@ def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> 
         try:
             student.reference()
         except ValueError as error:
-            raise BadInput(f"expected scales that fit the network in {path}, found that {error}: quantize it again.") from error
+            raise BadInput(
+                f"expected scales that fit the network in {path}, found that {error}: quantize it again."
+            ) from error

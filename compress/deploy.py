@@ -8,6 +8,7 @@ Tensors are NCHW. Channels before a `DepthToSpace` are in TFLite's order (r, r, 
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
@@ -27,6 +28,9 @@ class Conv(nn.Module):
         bias: (out,).
         activation: applied to the sum.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, activation: Activation = "none"):
         super().__init__()
@@ -139,10 +143,8 @@ class DeployGraph(nn.Module):
             yield name, values[name]
 
     def forward(self, lr: Tensor) -> Tensor:
-        value = lr
-        for _, value in self.values(lr):
-            pass
-        return value
+        _, sr = deque(self.values(lr), maxlen=1)[0]
+        return sr
 
     def parameters_count(self) -> int:
         """Number of weights and biases that ship."""
@@ -159,8 +161,10 @@ class DeployGraph(nn.Module):
     def macs(self, lr_height: int, lr_width: int) -> int:
         """Multiply-accumulates of the convolutions for one LR image of that size."""
         resolution = self._resolutions()
-        return lr_height * lr_width * sum(
-            o.weight.numel() * resolution[name] ** 2 for name, o, _ in self.steps() if isinstance(o, Conv)
+        return (
+            lr_height
+            * lr_width
+            * sum(o.weight.numel() * resolution[name] ** 2 for name, o, _ in self.steps() if isinstance(o, Conv))
         )
 
     def receptive_radius(self) -> int:
@@ -183,7 +187,8 @@ def shuffle_order(channels: int, block: int) -> Tensor:
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals `norm(conv(x))` with the running statistics (in float64)."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = torch.zeros(len(conv.weight)) if conv.bias is None else conv.bias
     folded = norm.bias.double() + (bias.double() - norm.running_mean.double()) * factor

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from compress.errors import BadInput
 
-
 T = TypeVar("T")
 
 
@@ -24,7 +23,9 @@ def checked(kind: type[T], options: dict[str, Any], owner: str) -> T:
     values = {}
     for name, value in options.items():
         if name not in names:
-            raise BadInput(f"expected options of {owner} out of {', '.join(names) or 'none'}, found {name!r}: correct the name.")
+            raise BadInput(
+                f"expected options of {owner} out of {', '.join(names) or 'none'}, found {name!r}: correct the name."
+            )
         values[name] = _value(f"{owner}'s {name}", name, value, hints[name])
     return kind(**values)
 
@@ -33,7 +34,9 @@ def _value(label: str, name: str, value: Any, wanted: Any) -> Any:
     if typing.get_origin(wanted) is typing.Literal:
         choices = typing.get_args(wanted)
         if not any(value == choice and type(value) is type(choice) for choice in choices):
-            raise BadInput(f"expected {label} to be one of {', '.join(map(str, choices))}, found {value!r}: choose one.")
+            raise BadInput(
+                f"expected {label} to be one of {', '.join(map(str, choices))}, found {value!r}: choose one."
+            )
         return value
     if wanted is float and type(value) is int:
         value = float(value)

@@ -40,4 +40,8 @@ class _Lines:
             return
         self.last = now
         left = (now - self.start) / max(1, done - self.first) * (self.total - done)
-        print(f"{self.title}: {done}/{self.total} {note} {left:.0f} s left".replace("  ", " "), file=sys.stderr, flush=True)
+        print(
+            f"{self.title}: {done}/{self.total} {note} {left:.0f} s left".replace("  ", " "),
+            file=sys.stderr,
+            flush=True,
+        )

@@ -111,7 +111,9 @@ def load_published(path: str | Path, layout: Layout) -> nn.Module:
         network = build(known.architecture, known.config(weights))
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except (KeyError, RuntimeError) as error:
-        raise BadInput(f"expected weights of layout {layout!r}, found others in {path} ({error}): check the layout.") from error
+        raise BadInput(
+            f"expected weights of layout {layout!r}, found others in {path} ({error}): check the layout."
+        ) from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
         odd = ", ".join((missing + unexpected)[:3])

@@ -64,13 +64,13 @@ def load_teacher(spec: TeacherSpec, scale: int) -> Teacher:
     Raises:
         BadInput: an unusable file, or a teacher of another scale than the student's.
     """
-    if spec.layout == "student":
-        network = load_student(spec.file).network()
-    else:
-        network = load_published(spec.file, spec.layout)
+    is_student = spec.layout == "student"
+    network = load_student(spec.file).network() if is_student else load_published(spec.file, spec.layout)
     found = network.config.scale
     if found != scale:
-        raise BadInput(f"expected a teacher of the student's scale x{scale}, found x{found} in {spec.file}: use another teacher.")
+        raise BadInput(
+            f"expected a teacher of the student's scale x{scale}, found x{found} in {spec.file}: use another teacher."
+        )
     network.requires_grad_(False)
     ensemble = "self-ensemble of " if spec.self_ensemble else ""
     if spec.self_ensemble:

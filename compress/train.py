@@ -5,6 +5,7 @@ killed goes on where it last saved when the same command is given again.
 """
 
 import dataclasses
+import importlib.metadata
 import logging
 import math
 import os
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -36,7 +36,7 @@ from compress.data.sources import DEFAULT_SOURCE, skimage_photographs
 from compress.errors import BadInput, StoppedRun, run_command
 from compress.evaluate import evaluate, torch_upscaler
 from compress.logbook import Logbook, save_strip
-from compress.methods import METHODS, Method, make_method
+from compress.methods import Method, make_method
 from compress.models import build
 from compress.progress import progress
 from compress.recipe import Recipe, named_paths
@@ -305,7 +305,12 @@ class Run:
             before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:  # not in the main thread: signals are not ours to handle
             return lambda: None
-        return lambda: [signal.signal(number, handler) for number, handler in before.items()] and None
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return restore
 
 
 def _restore(
@@ -325,7 +330,7 @@ def _restore(
 
 def versions() -> dict[str, str]:
     """Versions of the programs that make a student."""
-    return {"torch": str(torch.__version__), "lightning-fabric": lightning_fabric.__version__, "numpy": np.__version__}
+    return {name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric", "numpy")}
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -355,7 +360,9 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         recipe_parser().print_help()
         if not arguments:
-            raise BadInput("expected a recipe, found no argument: for example `python -m compress.train recipes/quick.yaml`.")
+            raise BadInput(
+                "expected a recipe, found no argument: for example `python -m compress.train recipes/quick.yaml`."
+            )
         return
     recipe = read_recipe(Path(arguments[0]), arguments[1:])
     student = train(recipe)

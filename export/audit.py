@@ -128,7 +128,9 @@ def _interpreter(path: Path) -> Any:
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise BadInput(f"expected a .tflite that LiteRT runs, found that it refuses {path} ({reason}): export it again.") from error
+        raise BadInput(
+            f"expected a .tflite that LiteRT runs, found that it refuses {path} ({reason}): export it again."
+        ) from error
     return interpreter
 
 

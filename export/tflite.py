@@ -70,7 +70,9 @@ def export_tflite(student: Student, path: str | Path, precision: Precision, size
         audit = audit_tflite(part)
         faults = audit.faults(precision) + ([] if audit.resizable else ["a size that is baked in"])
         if faults:
-            raise BadInput(f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us.")
+            raise BadInput(
+                f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us."
+            )
     return TfliteFile(path, metadata, audit)
 
 
@@ -195,7 +197,9 @@ def main(
     quantizes = chosen == "int8" and given.quantization is None
     for path in (target, quantized) if quantizes else (target,):
         if path.exists() and not force:
-            raise BadInput(f"expected a new file, found that {path} exists: give another --out, or --force to replace it.")
+            raise BadInput(
+                f"expected a new file, found that {path} exists: give another --out, or --force to replace it."
+            )
     if quantizes and calibration is None:
         raise BadInput(
             f"expected photographs to calibrate {student} on, found none: add --calibration FOLDER with 100 or more "

@@ -75,7 +75,9 @@ def collect(
             on_progress(done, len(paths))
     if not pairs:
         reasons = "; ".join(f"{s.path.name}: {s.reason}" for s in skipped[:3])
-        raise BadInput(f"expected at least one usable image, found none out of {len(paths)} ({reasons}): name another folder.")
+        raise BadInput(
+            f"expected at least one usable image, found none out of {len(paths)} ({reasons}): name another folder."
+        )
     return Collection(scale, pairs, skipped)
 
 
@@ -96,7 +98,9 @@ def _pair(path: Path, scale: int, smallest_lr: int) -> Pair | Skipped:
         return Skipped(path, "no permission to read it")
     lr = np.load(lr_file, mmap_mode="r")
     if min(lr.shape[:2]) < smallest_lr:
-        return Skipped(path, f"{scale * lr.shape[1]}x{scale * lr.shape[0]} is smaller than {scale * smallest_lr} pixels")
+        return Skipped(
+            path, f"{scale * lr.shape[1]}x{scale * lr.shape[0]} is smaller than {scale * smallest_lr} pixels"
+        )
     return Pair(path, file_hash, lr, np.load(hr_file, mmap_mode="r"))
 
 

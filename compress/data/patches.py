@@ -6,7 +6,7 @@ the numbers between them see exactly what one process would see.
 
 import os
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ from compress.data.cache import Collection
 from compress.errors import BadInput
 
 
-class Batch(TypedDict, total=False):
+class Batch(TypedDict):
     """lr (N, 3, p, p), hr and, where a teacher labelled the images, label (N, 3, s*p, s*p); float32 RGB in [0, 1]."""
 
     lr: Tensor
     hr: Tensor
-    label: Tensor
+    label: NotRequired[Tensor]
 
 
 class Patches(Dataset[dict[str, Tensor]]):
@@ -36,9 +36,7 @@ class Patches(Dataset[dict[str, Tensor]]):
         labels: a teacher's outputs for the images, (s*h, s*w, 3) uint8 each, in the collection's order.
     """
 
-    def __init__(
-        self, collection: Collection, lr_patch: int, seed: int, labels: list[NDArray[np.uint8]] | None = None
-    ):
+    def __init__(self, collection: Collection, lr_patch: int, seed: int, labels: list[NDArray[np.uint8]] | None = None):
         self.collection, self.lr_patch, self.seed, self.labels = collection, lr_patch, seed, labels
         areas = np.array([pair.lr.shape[0] * pair.lr.shape[1] for pair in collection.pairs], dtype=np.float64)
         self.cumulative = np.cumsum(areas / areas.sum())
@@ -111,7 +109,9 @@ def to_batch(patches: dict[str, Tensor]) -> Batch:
 
 def check_patch_count(collection: Collection, lr_patch: int, batch: int) -> None:
     """Raises BadInput when a batch asks for more patches than there are positions in the data."""
-    positions = sum(max(0, p.lr.shape[0] - lr_patch + 1) * max(0, p.lr.shape[1] - lr_patch + 1) for p in collection.pairs)
+    positions = sum(
+        max(0, p.lr.shape[0] - lr_patch + 1) * max(0, p.lr.shape[1] - lr_patch + 1) for p in collection.pairs
+    )
     if batch > positions:
         raise BadInput(
             f"expected a batch no larger than the {positions} patches that the images hold, found {batch}: "

@@ -38,6 +38,8 @@ def build(architecture: str, config: dict[str, Any]) -> nn.Module:
         BadInput: unknown architecture or option, or a value of the wrong type or out of range.
     """
     if architecture not in ARCHITECTURES:
-        raise BadInput(f"expected an architecture out of {', '.join(ARCHITECTURES)}, found {architecture!r}: choose one.")
+        raise BadInput(
+            f"expected an architecture out of {', '.join(ARCHITECTURES)}, found {architecture!r}: choose one."
+        )
     known = ARCHITECTURES[architecture]
     return known.network(checked(known.config, config, architecture))

@@ -8,6 +8,8 @@ Borders: a branch pads the *output of its 1x1* with the 1x1's bias, which is wha
 then does the merged, zero-padded convolution equal the branches at the border too.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,18 +45,25 @@ class ReparameterizedConv(nn.Module):
     def merged(self) -> tuple[Tensor, Tensor]:
         """Weight (out, in, 3, 3) and bias (out,) of the one equal convolution, in float32, differentiable."""
         with torch.autocast(self.edges.device.type, enabled=False):
+            assert self.plain.bias is not None
+            assert self.widen.bias is not None
             widen = self.widen.weight[:, :, 0, 0]
             weight = self.plain.weight + torch.einsum("omyx,mi->oiyx", self.squeeze.weight, widen)
             bias = self.plain.bias + self.squeeze.weight.sum((2, 3)) @ self.widen.bias
-            for mix, edge, scale in zip(self.mix, self.edges, self.edge_scale, strict=True):
+            for mix, edge, scale in zip(self.mixes(), self.edges, self.edge_scale, strict=True):
                 weight = weight + torch.einsum("o,yx,oi->oiyx", scale, edge, mix.weight[:, :, 0, 0])
+                assert mix.bias is not None
                 bias = bias + scale * edge.sum() * mix.bias
             return weight, bias
+
+    def mixes(self) -> list[nn.Conv2d]:
+        """The 1x1 convolutions before the Sobel-x, Sobel-y and Laplacian filters."""
+        return cast(list[nn.Conv2d], list(self.mix))
 
     def branches(self, x: Tensor) -> Tensor:
         """The same function, branch by branch, for comparison."""
         total = self.plain(x) + self.squeeze(_pad_with(self.widen(x), self.widen.bias))
-        for mix, edge, scale in zip(self.mix, self.edges, self.edge_scale, strict=True):
+        for mix, edge, scale in zip(self.mixes(), self.edges, self.edge_scale, strict=True):
             depthwise = scale[:, None, None, None] * edge
             total = total + F.conv2d(_pad_with(mix(x), mix.bias), depthwise, groups=len(scale))
         return total

@@ -9,7 +9,9 @@ from compress.quantization.observers import RangeRule
 from compress.quantization.ptq import quantize_student
 
 
-def main(student: Path, *, out: Path, calibration: str = "skimage", rule: RangeRule = "mse", crops: int = CROPS) -> None:
+def main(
+    student: Path, *, out: Path, calibration: str = "skimage", rule: RangeRule = "mse", crops: int = CROPS
+) -> None:
     """Quantizes a float student to int8 (post-training).
 
     Args:

@@ -33,10 +33,18 @@ class CalibrationCrops:
     def describe(self) -> dict[str, Any]:
         """For provenance."""
         side = self.crops.shape[-1]
-        return {"source": self.source, "images": self.images, "crops": len(self.crops), "side": side, "sha256": self.sha256}
+        return {
+            "source": self.source,
+            "images": self.images,
+            "crops": len(self.crops),
+            "side": side,
+            "sha256": self.sha256,
+        }
 
 
-def calibration_crops(folder: str, scale: int, *, count: int = CROPS, side: int = LR_SIDE, seed: int = 0) -> CalibrationCrops:
+def calibration_crops(
+    folder: str, scale: int, *, count: int = CROPS, side: int = LR_SIDE, seed: int = 0
+) -> CalibrationCrops:
     """Cuts LR crops out of photographs.
 
     Args:
@@ -50,7 +58,9 @@ def calibration_crops(folder: str, scale: int, *, count: int = CROPS, side: int 
         BadInput: no such folder, no usable image, too few crops asked for, or content that is no photograph.
     """
     if count < 16 or side < 16:
-        raise BadInput(f"expected at least 16 calibration crops of at least 16x16, found {count} of {side}x{side}: use more.")
+        raise BadInput(
+            f"expected at least 16 calibration crops of at least 16x16, found {count} of {side}x{side}: use more."
+        )
     paths = skimage_photographs("train") if folder == DEFAULT_SOURCE else find_images(folder)
     pairs = collect(paths, scale, side).pairs
     crops = np.stack([_draw_crop(pairs, side, np.random.default_rng((seed, i))) for i in range(count)])
@@ -79,7 +89,9 @@ def neighbour_correlation(crops: NDArray[np.uint8]) -> float:
 def _refuse_noise(crops: NDArray[np.uint8], folder: str) -> None:
     within = crops.astype(np.float64).std(axis=(1, 2))
     if within.max() == 0:
-        raise BadInput(f"expected photographs to calibrate on, found flat colours in {folder}: name a folder of photographs.")
+        raise BadInput(
+            f"expected photographs to calibrate on, found flat colours in {folder}: name a folder of photographs."
+        )
     found = neighbour_correlation(crops)
     if found < NATURAL_CORRELATION:
         raise BadInput(

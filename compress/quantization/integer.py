@@ -5,6 +5,7 @@ a float32 scale and rounds half to even, as XNNPACK does. This module is the ref
 against, counted in LSB.
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -41,10 +42,8 @@ class IntegerStudent(nn.Module):
                 raise ValueError(f"the image {value!r} must have scale 1/255 and zero point {LOW}")
 
     def forward(self, lr: Tensor) -> Tensor:
-        integers = lr
-        for _, integers in self.integers(lr):
-            pass
-        return dequantize(integers, PIXELS)
+        _, sr = deque(self.integers(lr), maxlen=1)[0]
+        return dequantize(sr, PIXELS)
 
     @torch.no_grad()
     def integers(self, lr: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -83,9 +82,7 @@ def dequantize(integers: Tensor, scale: ActivationScale) -> Tensor:
     return (integers - scale.zero_point) * scale.scale
 
 
-def _conv(
-    x: Tensor, layer: IntegerWeights, operator: Conv, given: ActivationScale, wanted: ActivationScale
-) -> Tensor:
+def _conv(x: Tensor, layer: IntegerWeights, operator: Conv, given: ActivationScale, wanted: ActivationScale) -> Tensor:
     """Convolution of integers; zero padding is padding with the zero point, which is a real 0."""
     weight = layer.weight
     largest = 255 * int(weight.abs().sum((1, 2, 3), dtype=torch.int64).max()) + int(layer.bias.abs().max())

@@ -49,6 +49,8 @@ def minmax_range(histogram: Histogram) -> Range:
 
 def percentile_range(histogram: Histogram, percent: float = 99.99) -> Range:
     """The central `percent` of the values, and 0."""
+    if not histogram.high > histogram.low:
+        return 0.0, 0.0
     total = np.cumsum(histogram.counts) / histogram.counts.sum()
     outside = (1 - percent / 100) / 2
     centres = histogram.centres

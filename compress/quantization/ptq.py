@@ -29,7 +29,9 @@ def quantize_student(student: Student, crops: CalibrationCrops, rule: RangeRule 
         BadInput: an int8 student, or an architecture without a deploy form.
     """
     if student.quantization:
-        raise BadInput("expected a float student to quantize, found one that is int8 already: give the float student.pt.")
+        raise BadInput(
+            "expected a float student to quantize, found one that is int8 already: give the float student.pt."
+        )
     graph = student.deploy()
     activations = activation_scales(graph, crops.crops, rule)
     layers = {

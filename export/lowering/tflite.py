@@ -7,7 +7,7 @@ converter folds these into integer operators.
 """
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+import torch.ao.quantization.fx._decomposed
 import torch.nn.functional as F
 from litert_converter.mlir import ir
 from litert_converter.mlir.dialects import stablehlo

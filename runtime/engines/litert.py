@@ -1,8 +1,10 @@
 """LiteRT (formerly TensorFlow Lite): runs .tflite files, through XNNPACK or through its own kernels alone."""
 
+import contextlib
 import importlib
 import importlib.metadata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +53,15 @@ class LitertEngine(Engine):
         module, self._version = _interpreter_module()
         kinds = module.OpResolverType
         resolver = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        try:
+        with _refusals(path):
             self._interpreter: Any = module.Interpreter(
                 model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
             )
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise BadInput(
-                f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): "
-                "export it again."
-            ) from error
-        self._name = "litert" if delegate else "litert-builtin"
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _check_tensors(inputs, outputs, metadata, path)
+        with _refusals(path):
+            self._interpreter.allocate_tensors()
+        self._name = "litert" if delegate else "litert-builtin"
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self._size: tuple[int, ...] = tuple(int(n) for n in inputs[0]["shape"][1:3])
 
@@ -177,6 +175,18 @@ def _delegate(nodes: list[dict[str, Any]]) -> Delegate:
         partitions=len(partitions),
         outside=Counter(node["op_name"] for i, node in enumerate(own) if i not in inside),
     )
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What LiteRT refuses, as a sentence."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): "
+            "export it again."
+        ) from error
 
 
 def _line(error: BaseException) -> str:

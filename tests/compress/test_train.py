@@ -45,7 +45,7 @@ def write_recipe(tmp_path_factory: pytest.TempPathFactory, photographs: Path) ->
         recipe = {
             "model": MODEL,
             "data": {"folder": str(photographs), "lr_patch": 16, "batch": 4, "workers": 0},
-            "schedule": {"steps": STEPS, "learning_rate": 2e-3, "warmup": 10, "ema": 0.9},
+            "schedule": {"steps": STEPS, "learning_rate": 5e-3, "warmup": 10, "ema": 0.9},
             "validation": {"sets": [str(photographs)], "every": 40},
             "save_every": 20,
             "precision": "float32",
@@ -58,7 +58,7 @@ def write_recipe(tmp_path_factory: pytest.TempPathFactory, photographs: Path) ->
 
 
 def _short(steps: int, **more: object) -> dict[str, object]:
-    return {"schedule": {"steps": steps, "learning_rate": 1e-3, "ema": 0, **more}, "validation": {"sets": []}}
+    return {"schedule": {"steps": steps, "ema": 0, **more}, "validation": {"sets": []}}
 
 
 def _weights(out: Path) -> dict[str, Tensor]:
@@ -74,9 +74,9 @@ def _rows(out: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
-def _start(recipe: Path, out: Path) -> "subprocess.Popen[str]":
+def _start(recipe: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out)],
+        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out), *options],
         cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -114,8 +114,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 def test_a_run_learns_and_leaves_its_files(finished, photographs):
     assert {p.name for p in finished.iterdir()} == {"state.pt", "student.pt", "log.csv", "curve.png", "strip.png"}
-    rows = [row for row in _rows(finished) if row["loss"]]
-    assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
+    psnr, loss = (
+        [float(row[name]) for row in _rows(finished) if row[name]] for name in (f"psnr_{photographs.name}", "loss")
+    )
+    assert loss[-1] < loss[0]
+    assert psnr == sorted(psnr)
     student, benchmark = load_student(finished / "student.pt"), open_benchmark(str(photographs), 2)
     torch.manual_seed(0)
     fresh = evaluate(torch_upscaler(build("anchor", MODEL["options"]).eval()), benchmark)
@@ -130,19 +133,18 @@ def test_the_student_says_where_it_comes_from(finished, photographs):
     assert provenance["batch"] == 4
     assert provenance["data"]["images"] == 3
     assert provenance["data"]["manifest_sha256"] == collect(find_images(photographs), 2, 16).manifest_hash()
-    assert provenance["recipe"]["schedule"]["learning_rate"] == 2e-3
+    assert provenance["recipe"]["schedule"]["learning_rate"] == 5e-3
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit_however_often_it_saves_and_validates(finished, tiny, tmp_path):
+    process = _start(tiny, tmp_path / "again", "--save_every", "120", "--validation.sets", "[]")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert _same(_weights(tmp_path / "again"), _weights(finished))
 
 
 def test_the_log_has_each_step_once(finished):
     assert [int(row["step"]) for row in _rows(finished)] == [40, 50, 80, 100, 120]
-
-
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(finished, tiny, tmp_path):
-    process = _start(tiny, tmp_path / "again")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert _same(_weights(tmp_path / "again"), _weights(finished))
-    assert _rows(tmp_path / "again") == _rows(finished)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -191,20 +193,6 @@ def test_a_damaged_state_is_refused(finished, tiny, tmp_path, in_process):
     code, errors = in_process(tiny, "--out", tmp_path / "run")
     assert (code, len(errors.splitlines())) == (2, 1), errors
     assert "truncated" in errors
-
-
-def test_more_saves_and_validations_do_not_change_the_result(finished, tiny, tmp_path):
-    process = _start_with(tiny, tmp_path / "run", "--save_every", "120", "--validation.sets", "[]")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert _same(_weights(tmp_path / "run"), _weights(finished))
-
-
-def _start_with(recipe: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out), *options],
-        cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def test_a_diverging_run_stops_in_words_and_keeps_sound_weights(write_recipe, tmp_path, in_process):
@@ -400,8 +388,8 @@ def _free_port() -> int:
 
 def test_two_processes_train_as_one_with_the_double_batch(write_recipe, tmp_path):
     model = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1}}
-    recipe = write_recipe(model=model, **_short(4))
-    alone = _start_with(recipe, tmp_path / "one", "--data.batch", "8")
+    recipe = write_recipe(model=model, **_short(4, learning_rate=2e-4, clip_norm=0.0))
+    alone = _start(recipe, tmp_path / "one", "--data.batch", "8")
     _, errors = alone.communicate(timeout=300)
     assert alone.returncode == 0, errors
     launched = subprocess.run(
@@ -415,7 +403,7 @@ def test_two_processes_train_as_one_with_the_double_batch(write_recipe, tmp_path
     assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-6
     torch.manual_seed(0)
     fresh = build("anchor", model["options"]).state_dict()
-    assert max((one[key] - fresh[key]).abs().max().item() for key in one) > 1e-3
+    assert max((one[key] - fresh[key]).abs().max().item() for key in one) > 4e-4
     assert load_student(tmp_path / "two" / "student.pt").provenance["batch"] == 8
     # Adam's first moment is the decaying sum of the averaged gradients
     moments = [torch.load(tmp_path / run / "state.pt", weights_only=True)["optimizer"]["state"] for run in ("one", "two")]

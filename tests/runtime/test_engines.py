@@ -40,7 +40,11 @@ def test_computes_what_the_student_computes(engine, tiny, photograph):
     student, _ = tiny.of(engine.metadata.precision)
     expected = open_model(student).upscale(photograph).raw.astype(np.float64)
     found = engine.upscale(photograph).raw.astype(np.float64)
-    assert np.abs(found - expected).max() <= (2 if engine.metadata.precision == "int8" else 1e-5)
+    if engine.metadata.precision == "float32":
+        limit = 1e-5
+    else:  # LiteRT's own kernels requantize in fixed point, XNNPACK as the reference does
+        limit = 4 if engine.describe().engine == "litert-builtin" else 1
+    assert np.abs(found - expected).max() <= limit
     assert found.std() > 0.05 * np.abs(found).max()
 
 
@@ -83,7 +87,12 @@ def test_describes_itself(engine, tiny):
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
     ids=["float", "grey", "alpha", "empty"],
 )
 def test_refuses_what_is_no_rgb_image(engine, image):

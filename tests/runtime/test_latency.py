@@ -1,0 +1,58 @@
+"""Latency: turns, warm-up, percentiles; on an engine whose times are known, and on real ones."""
+
+import numpy as np
+import pytest
+
+from compress.errors import BadInput
+from runtime.engines import open_model
+from runtime.engines.base import Result, Timing
+from runtime.latency import measure_latency
+
+
+class Scripted:
+    """An engine that reports given times, in seconds, and writes down its turns."""
+
+    def __init__(self, name: str, times: list[float], turns: list[str]):
+        self.name, self.times, self.turns, self.threads = name, iter(times), turns, 1
+
+    def upscale(self, lr):
+        self.turns.append(self.name)
+        return Result(lr, lr, Timing(prepare=100.0, run=next(self.times), read=100.0))
+
+
+LR = np.zeros((8, 6, 3), np.uint8)
+
+
+def test_models_take_turns():
+    turns: list[str] = []
+    engines = [Scripted(name, [0.1] * 5, turns) for name in "AB"]
+    measure_latency(engines, LR, runs=3, warmup=2)  # type: ignore[arg-type]
+    assert "".join(turns) == "ABABABABAB"
+
+
+def test_median_and_p90_of_the_network_alone_without_warm_up():
+    times = [9.0, 9.0, *(0.001 * k for k in (5, 3, 1, 2, 4, 6, 7, 8, 9, 10, 11))]
+    (found,) = measure_latency([Scripted("A", times, [])], LR, runs=11, warmup=2)  # type: ignore[list-item]
+    assert found.median == pytest.approx(6.0)
+    assert found.p90 == pytest.approx(10.0)
+    assert (found.runs, found.threads, found.lr_size) == (11, 1, (8, 6))
+
+
+def test_larger_images_take_longer(tiny):
+    engine = open_model(tiny.float_tflite)
+    small, large = (
+        measure_latency([engine], np.zeros((side, side, 3), np.uint8), runs=5)[0].median for side in (32, 512)
+    )
+    assert large > 10 * small
+
+
+def test_side_by_side_orders_like_alone(tiny, photograph):
+    fast, slow = open_model(tiny.float_tflite), open_model(tiny.float_tflite, engine="litert-builtin")
+    found = measure_latency([fast, slow], photograph, runs=9)
+    assert found[0].median < found[1].median
+    assert all(one.median <= one.p90 for one in found)
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(BadInput, match="expected at least 1 run"):
+        measure_latency([], LR, runs=0)

@@ -1,0 +1,212 @@
+"""The gate lets good files pass and stops every planted fault, with the figure and the limit that it missed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from PIL import Image
+
+from compress.checkpoint import Student, load_student, save_student
+from compress.data.benchmarks import Benchmark, open_benchmark
+from compress.errors import BadInput
+from compress.evaluate import evaluate, torch_upscaler
+from compress.models import build
+from export.metadata import ENTRY
+from export.tflite import export_tflite
+from runtime.parity import check
+from runtime.verdict import FileParity, Limits, table_rows
+from tests.runtime.conftest import SCALE, edited, tiny_student
+
+
+@pytest.fixture(scope="module")
+def benchmark_set() -> Benchmark:
+    whole = open_benchmark("skimage", SCALE)
+    return Benchmark("one photograph", SCALE, whole.pairs[:1])
+
+
+@pytest.fixture
+def judge(tiny, benchmark_set):
+    """Checks one file against the tiny int8 student, which judges float files too."""
+
+    def run(path: Path, student: Path | None = None, limits: Limits | None = None) -> FileParity:
+        report = check(load_student(student or tiny.int8_pt), [path], [benchmark_set], limits, runs=1)
+        return report.files[0]
+
+    return run
+
+
+def test_good_files_pass(tiny, benchmark_set):
+    report = check(load_student(tiny.int8_pt), [tiny.float_tflite, tiny.int8_tflite], [benchmark_set], runs=3)
+    assert report.passed
+    float_file, int8_file = report.files
+    assert float_file.agreement.psnr > 100
+    assert float_file.agreement.within == 1
+    assert int8_file.agreement.max_lsb <= 1
+    assert int8_file.agreement.identical > 0.999
+    assert abs(float_file.loss) < 0.001
+    assert int8_file.file_bytes == tiny.int8_tflite.stat().st_size
+    assert int8_file.peak_bytes is None or 0 < int8_file.peak_bytes < float_file.peak_bytes
+    assert 0 < int8_file.latency.median <= int8_file.latency.p90
+    assert report.pytorch.lr_size == int8_file.latency.lr_size
+    assert "PASS" in int8_file.verdict()
+    assert len({len(row) for row in table_rows(report)}) == 1
+
+
+def test_float_student_judges_its_float_file(tiny, judge):
+    assert judge(tiny.float_tflite, tiny.float_pt).passed
+
+
+def test_loss_is_that_of_the_evaluation(tiny, judge, benchmark_set):
+    """Both figures come from the one protocol; the int8 file loses against the float student, not the int8 one."""
+    floating, integer = (
+        evaluate(torch_upscaler(load_student(path).reference()), benchmark_set)["psnr"]
+        for path in (tiny.float_pt, tiny.int8_pt)
+    )
+    (found,) = judge(tiny.int8_tflite).sets
+    assert found.student == pytest.approx(floating, abs=1e-9)
+    assert found.file == pytest.approx(integer, abs=1e-3)
+    assert found.loss == pytest.approx(floating - integer, abs=1e-3)
+    assert floating != integer
+
+
+def test_loss_above_its_limit_fails(tiny, judge):
+    found = judge(tiny.int8_tflite, limits=Limits(loss=-5.0))
+    assert any("limit -5 dB" in failure for failure in found.failures)
+
+
+def _tail(model):
+    """The last convolution."""
+    code = schema.BuiltinOperator.CONV_2D
+    return [op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].builtinCode == code][-1]
+
+
+def _weights(model):
+    return model.subgraphs[0].tensors[_tail(model).inputs[1]]
+
+
+def _float_weight_off(model):
+    buffer = model.buffers[_weights(model).buffer]
+    buffer.data = (np.frombuffer(bytes(buffer.data), np.float32) * 1.1).view(np.uint8)
+
+
+def _int8_weight_off(model):
+    quantization = _weights(model).quantization
+    quantization.scale = np.asarray(quantization.scale) * 1.1
+
+
+def _zero_point_off(model):
+    """Of the tail's output. Its reader has the same wrong zero point, so that only what is clipped shows."""
+    quantization = model.subgraphs[0].tensors[_tail(model).outputs[0]].quantization
+    quantization.zeroPoint = np.asarray(quantization.zeroPoint) + 110
+
+
+def test_float_weight_off_by_a_tenth_fails(tiny, judge, tmp_path):
+    found = judge(edited(tiny.float_tflite, tmp_path / "f.tflite", _float_weight_off))
+    assert not found.passed
+    assert "PSNR against the reference" in found.failures[0]
+    assert "limit 60 dB" in found.failures[0]
+
+
+@pytest.mark.parametrize("fault", [_int8_weight_off, _zero_point_off])
+def test_int8_faults_fail(tiny, judge, tmp_path, fault):
+    found = judge(edited(tiny.int8_tflite, tmp_path / "q.tflite", fault))
+    assert not found.passed
+    assert "limit 2 LSB" in found.failures[0]
+    assert found.verdict().startswith("q.tflite: FAIL")
+
+
+def test_values_that_are_not_finite_fail(tiny, judge, tmp_path):
+    def poison(model):
+        buffer = model.buffers[_weights(model).buffer]
+        values = np.frombuffer(bytes(buffer.data), np.float32).copy()
+        values[5] = np.nan
+        buffer.data = values.view(np.uint8)
+
+    assert not judge(edited(tiny.float_tflite, tmp_path / "f.tflite", poison)).passed
+
+
+def test_stale_file_fails(tiny, judge, tmp_path):
+    """The student went on training: same architecture, other weights, old file."""
+    save_student(tiny_student(seed=1), tmp_path / "newer.pt")
+    found = judge(tiny.float_tflite, tmp_path / "newer.pt")
+    assert not found.passed
+    assert found.failures[0].startswith("stale: made from another student")
+
+
+def test_same_weights_in_another_file_are_stale_too(tiny, judge, tmp_path):
+    """The hash alone decides, so that provenance stays true."""
+    plain = load_student(tiny.float_pt)
+    save_student(Student(**{**vars(plain), "provenance": {"steps": 1}}), tmp_path / "other.pt")
+    found = judge(tiny.float_tflite, tmp_path / "other.pt")
+    assert [failure.partition(":")[0] for failure in found.failures] == ["stale"]
+
+
+def test_another_scale_is_refused(tiny, judge, tmp_path):
+    save_student(Student.of(build("anchor", {"scale": 3, "channels": 8, "blocks": 1})), tmp_path / "x3.pt")
+    export_tflite(load_student(tmp_path / "x3.pt"), tmp_path / "x3.tflite", "float32")
+    with pytest.raises(BadInput, match="expected a file of the student's scale x2, found x3"):
+        judge(tmp_path / "x3.tflite")
+
+
+def test_no_metadata_is_refused(tiny, judge, tmp_path):
+    def forget(model):
+        model.metadata = [entry for entry in model.metadata if entry.name != ENTRY.encode()]
+
+    with pytest.raises(BadInput, match="without its metadata"):
+        judge(edited(tiny.int8_tflite, tmp_path / "q.tflite", forget))
+
+
+def test_int8_file_needs_its_int8_student(tiny, judge):
+    with pytest.raises(BadInput, match="give the int8 student"):
+        judge(tiny.int8_tflite, tiny.float_pt)
+
+
+def test_unsaved_student_is_refused(tiny, benchmark_set):
+    with pytest.raises(BadInput, match="that was saved"):
+        check(tiny_student(), [tiny.float_tflite], [benchmark_set])
+
+
+def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runtime.parity", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """One small photograph to compare on."""
+    (tmp_path / "photographs").mkdir()
+    _, _, hr = next(iter(open_benchmark("skimage", SCALE)))
+    Image.fromarray(hr[:160, :200]).save(tmp_path / "photographs" / "cat.png")
+    return tmp_path / "photographs"
+
+
+def test_command_passes_and_writes_json(tiny, tmp_path, folder):
+    out = tmp_path / "out.json"
+    run = _command(tiny.int8_pt, tiny.float_tflite, tiny.int8_tflite, "--images", folder, "--json", out)
+    assert run.returncode == 0, run.stderr
+    assert "int8.tflite: PASS  max 0 LSB, 100.00% identical" in run.stdout
+    content = json.loads(out.read_text())
+    assert content["passed"] is True
+    assert [file["description"]["metadata"]["precision"] for file in content["files"]] == ["float32", "int8"]
+    assert content["files"][1]["agreement"]["max_lsb"] == 0
+    assert content["files"][1]["sets"][0]["images"] == 1
+    assert content["student"] == load_student(tiny.int8_pt).file_hash
+
+
+def test_command_fails_with_the_figure_and_the_limit(tiny, tmp_path, folder):
+    path = edited(tiny.int8_tflite, tmp_path / "planted.tflite", _int8_weight_off)
+    run = _command(tiny.int8_pt, path, "--images", folder, "--json", tmp_path / "out.json")
+    assert run.returncode == 1, run.stderr
+    assert "planted.tflite: FAIL  largest difference" in run.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["passed"] is False
+
+
+def test_command_explains_bad_input(tiny, folder):
+    run = _command(tiny.float_pt, tiny.int8_tflite, "--images", folder)
+    assert run.returncode == 2
+    assert "error: expected the int8 student" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -29,6 +29,10 @@ class Parser(ArgumentParser):
             name = (action.option_strings or [action.dest])[0]
             wanted = _words(getattr(action, "_typehint", action.type))
             raise BadInput(f"expected {wanted} for {name}, found {found[1]!r}: {hint}") from ex
+        if unknown := re.search(r"(?:Group|Key) '?([\w.]+)'? does not accept option '([\w.]+)'", message):
+            raise BadInput(f"expected known options of {unknown[1]!r}, found {unknown[2]!r}: {hint}") from ex
+        if "parsing config" in message:
+            raise BadInput(f"expected a YAML file, found that it does not parse ({_first(message)}): correct it.") from ex
         raise BadInput(f"{' '.join(message.split())}: {hint}") from ex
 
 
@@ -69,6 +73,11 @@ def parser_of(function: Callable[..., Any]) -> Parser:
             details["nargs"] = "?"
         parser.add_argument(f"--{name}" if option else name, **details)
     return parser
+
+
+def _first(message: str) -> str:
+    """What the YAML parser says, on one line."""
+    return " ".join(message.partition(":")[2].split())
 
 
 def _words(kind: Any) -> str:

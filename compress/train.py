@@ -357,12 +357,10 @@ def recipe_parser() -> Parser:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise BadInput("expected a recipe, found no argument: try `python -m compress.train recipes/quick.yaml`.")
+    if arguments[0] in ("-h", "--help"):
         recipe_parser().print_help()
-        if not arguments:
-            raise BadInput(
-                "expected a recipe, found no argument: for example `python -m compress.train recipes/quick.yaml`."
-            )
         return
     recipe = read_recipe(Path(arguments[0]), arguments[1:])
     student = train(recipe)

@@ -81,7 +81,7 @@ CATALOG = (
         kind="train and eval",
         images=len(TRAIN + TEST),
         size="384 to 1411",
-        licence="CC0 or public domain",
+        licence="stated per image by scikit-image",
     ),
 )
 

@@ -1,0 +1,372 @@
+"""TFLite files: equal to the PyTorch student at any size, native operators, integers all through, honest metadata."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from compress.checkpoint import Student, load_student, save_student
+from compress.deploy import INPUT
+from compress.errors import BadInput
+from compress.models import build
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+from compress.quantization.scheme import PIXELS
+from export.audit import audit_tflite
+from export.metadata import Metadata, read_tflite
+from export.tflite import TfliteFile, describe, export_tflite
+
+SMALL = {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 5, "tail_kernel": 5}
+STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anchor_x2": ("anchor", {"scale": 2, "channels": 8, "blocks": 1, "branches": True}),
+    "anchor_x3": ("anchor", {"scale": 3, "channels": 8, "blocks": 1}),
+    "anchor_x4": ("anchor", {"scale": 4, "channels": 8, "blocks": 1}),
+    "relu_linear": ("srresnet", {**SMALL, "activation": "relu", "output": "linear", "scale": 4}),
+    "prelu_linear": ("srresnet", {**SMALL, "activation": "prelu", "output": "linear", "scale": 3}),
+    "prelu_tanh": ("srresnet", {**SMALL, "activation": "prelu", "output": "tanh", "trunk_end": "activation"}),
+}
+EXACT = [name for name in STUDENTS if name.startswith(("anchor", "relu"))]
+SIZES = [(16, 16), (19, 30)]
+Exported = Callable[[str, str], tuple[Student, TfliteFile]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="module")
+def float_student(folder: Path) -> Callable[[str], Student]:
+    """A saved student with randomised batch norm and biases, its output around the middle of the range."""
+
+    def make(name: str) -> Student:
+        path = folder / f"{name}.pt"
+        if not path.exists():
+            torch.manual_seed(3)
+            architecture, options = STUDENTS[name]
+            network = build(architecture, options)
+            with torch.no_grad():
+                for module in network.modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.running_mean.uniform_(-0.3, 0.3)
+                        module.running_var.uniform_(0.5, 1.5)
+                    if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+                        module.bias.uniform_(-0.05, 0.05)
+                if architecture == "srresnet":
+                    network.tail.bias.fill_(0.0 if options["output"] == "tanh" else 0.5)
+            row = {"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}
+            save_student(Student.of(network, metrics=[row]), path)
+        return load_student(path)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def int8_student(float_student: Callable[[str], Student], folder: Path, photographs: Path) -> Callable[[str], Student]:
+    def make(name: str) -> Student:
+        path = folder / f"{name}_int8.pt"
+        if not path.exists():
+            student = float_student(name)
+            save_student(quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path)
+        return load_student(path)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def exported(
+    float_student: Callable[[str], Student], int8_student: Callable[[str], Student], folder: Path
+) -> Exported:
+    """(student, file) of a name and precision; every file is written once."""
+    made: dict[tuple[str, str], tuple[Student, TfliteFile]] = {}
+
+    def export(name: str, precision: Any) -> tuple[Student, TfliteFile]:
+        if (name, precision) not in made:
+            student = int8_student(name) if precision == "int8" else float_student(name)
+            file = export_tflite(student, folder / f"{name}_{precision}.tflite", precision, SIZES[0])
+            made[name, precision] = student, file
+        return made[name, precision]
+
+    return export
+
+
+def _pixels(size: tuple[int, int], photographs: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(photographs / "astronaut.png") as image:
+        return np.asarray(image)[20 : 20 + size[0], 30 : 30 + size[1]]
+
+
+def _run(path: Path, image: NDArray[Any]) -> NDArray[Any]:
+    """One image (h, w, 3) through a file with LiteRT, after resizing its input."""
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], [1, *image.shape])
+    interpreter.allocate_tensors()
+    given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    assert given["dtype"] == image.dtype
+    interpreter.set_tensor(given["index"], image[None])
+    interpreter.invoke()
+    return interpreter.get_tensor(made["index"])[0]
+
+
+def _torch(student: Student, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        sr = student.reference()(torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255)
+    return sr[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", list(STUDENTS))
+def test_a_float32_file_equals_the_student(exported, photographs, name, size):
+    student, file = exported(name, "float32")
+    pixels = _pixels(size, photographs)
+    expected = _torch(student, pixels)
+    found = _run(file.path, pixels.astype(np.float32) / 255)
+    assert found.shape == (size[0] * student.scale, size[1] * student.scale, 3)
+    assert expected.std() > 0.01, "a flat output would prove nothing"
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["anchor_x4", "prelu_tanh"])
+def test_a_float16_file_is_near_the_student_and_smaller(exported, photographs, name):
+    student, file = exported(name, "float16")
+    pixels = _pixels((17, 21), photographs)
+    difference = np.abs(_run(file.path, pixels.astype(np.float32) / 255) - _torch(student, pixels)).max()
+    assert 0 < difference < 2e-3
+    _, whole = exported(name, "float32")
+    assert file.audit.weight_bytes < 0.6 * whole.audit.weight_bytes
+    assert file.audit.file_bytes < whole.audit.file_bytes
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", list(STUDENTS))
+def test_an_int8_file_computes_the_students_integers(exported, photographs, name, size):
+    student, file = exported(name, "int8")
+    pixels = _pixels(size, photographs)
+    expected = np.rint(_torch(student, pixels) * 255).astype(int)
+    found = _run(file.path, (pixels.astype(int) - 128).astype(np.int8)).astype(int) + 128
+    assert found.shape == expected.shape
+    assert expected.std() > 2, "a flat output would prove nothing"
+    difference = np.abs(found - expected)
+    if name in EXACT:
+        assert difference.max() == 0
+    else:
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", list(STUDENTS))
+def test_an_int8_file_is_integer_in_one_partition(exported, name):
+    _, file = exported(name, "int8")
+    audit = audit_tflite(file.path)
+    assert audit.faults("int8") == []
+    assert audit.integer_only
+    assert (audit.input_type, audit.output_type) == ("INT8", "INT8")
+    assert (audit.partitions, audit.outside) == (1, [])
+    assert audit.resizable
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(audit.operators)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("name", list(STUDENTS))
+def test_operators_are_the_native_ones(exported, name, precision):
+    student, file = exported(name, precision)
+    operators = file.audit.operators
+    assert not {"TRANSPOSE", "RESHAPE", "PAD", "SELECT", "SELECT_V2", "MINIMUM", "MAXIMUM"} & set(operators)
+    assert operators["DEPTH_TO_SPACE"] == (2 if name == "relu_linear" else 1)
+    convolutions = sum(hasattr(o, "weight") for _, o, _ in student.deploy().steps())
+    assert operators["CONV_2D"] == convolutions
+    if precision == "float32" and name.startswith("prelu"):
+        assert operators["PRELU"] == sum(type(o).__name__ == "PReLU" for _, o, _ in student.deploy().steps())
+    assert file.audit.largest_rank <= 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_metadata_comes_back_as_written_and_names_the_student(exported, folder, precision):
+    student, file = exported("anchor_x3", precision)
+    found = read_tflite(file.path)
+    assert found == file.metadata == describe(student, precision)
+    stem = "anchor_x3_int8" if precision == "int8" else "anchor_x3"
+    assert found.student_sha256 == load_student(folder / f"{stem}.pt").file_hash
+    assert (found.architecture, found.scale, found.precision) == ("anchor", 3, precision)
+    assert found.receptive_radius == student.deploy().receptive_radius() == 3
+    assert found.sizes == "any"
+    assert found.producer["torch"] == torch.__version__
+    if precision == "int8":
+        assert (found.input.scale, found.input.zero_point, found.input.dtype) == (PIXELS.scale, -128, "int8")
+        assert found.calibration == student.quantization.calibration
+        assert found.quality == []
+    else:
+        assert (found.input.scale, found.input.dtype, found.calibration) == (None, "float32", None)
+        assert found.quality == [{"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}]
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"version": 99}', '{"version": 1, "scale": 2}', '{"version": null}'])
+def test_other_metadata_is_refused(text):
+    with pytest.raises(BadInput, match=r"some\.tflite"):
+        Metadata.from_json(text, "some.tflite")
+
+
+@pytest.mark.parametrize("name", ["anchor_x4", "relu_linear"])
+def test_scales_in_the_file_are_those_of_the_student(exported, name):
+    student, file = exported(name, "int8")
+    interpreter = Interpreter(str(file.path), num_threads=1, experimental_op_resolver_type=_plain_kernels())
+    interpreter.allocate_tensors()
+    details = {detail["index"]: detail["quantization_parameters"] for detail in interpreter.get_tensor_details()}
+    layers, activations = student.quantization.layers, student.quantization.activations
+    convolutions = [node for node in interpreter._get_ops_details() if node["op_name"] == "CONV_2D"]
+    assert len(convolutions) == len(layers)
+    for node, (step, layer) in zip(convolutions, layers.items(), strict=True):
+        given, weight, bias = (details[int(i)] for i in node["inputs"])
+        made = details[int(node["outputs"][0])]
+        source = activations[student.deploy().inputs[step][0]]
+        assert (given["scales"].tolist(), given["zero_points"].tolist()) == ([np.float32(source.scale)], [source.zero_point])
+        assert np.array_equal(weight["scales"], layer.scale.numpy())
+        assert not weight["zero_points"].any()
+        assert bias["scales"] == pytest.approx(layer.scale.numpy() * source.scale, rel=1e-6)
+        wanted = activations[step]
+        assert (made["scales"].tolist(), made["zero_points"].tolist()) == ([np.float32(wanted.scale)], [wanted.zero_point])
+        stored = interpreter.get_tensor(int(node["inputs"][1]))
+        assert np.array_equal(stored, layer.weight.permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(interpreter.get_tensor(int(node["inputs"][2])), layer.bias.numpy())
+    for end in (interpreter.get_input_details()[0], interpreter.get_output_details()[0]):
+        assert end["quantization"] == (np.float32(1 / 255), -128)
+    assert activations[INPUT] == PIXELS
+
+
+def _plain_kernels() -> Any:
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def test_the_image_tensors_are_called_lr_and_sr(exported):
+    for precision in ("float32", "int8"):
+        _, file = exported("anchor_x2", precision)
+        interpreter = Interpreter(str(file.path))
+        assert interpreter.get_input_details()[0]["name"] == "lr"
+        assert interpreter.get_output_details()[0]["name"] == "sr"
+        (signature,) = interpreter.get_signature_list().values()
+        assert signature == {"inputs": ["lr"], "outputs": ["sr"]}
+
+
+def _left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def saved(float_student, folder, tmp_path) -> Path:
+    float_student("anchor_x2")
+    (tmp_path / "student.pt").write_bytes((folder / "anchor_x2.pt").read_bytes())
+    return tmp_path / "student.pt"
+
+
+def test_the_command_writes_beside_the_student_and_keeps_the_converter_out_of_the_terminal(saved, command):
+    done = command("export.tflite", saved)
+    assert done.returncode == 0, done.stderr
+    target = saved.with_name("student_float32.tflite")
+    assert _left(saved.parent) == {"student.pt", target.name, "student_float32.log"}
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"wrote {target}: float32, ")
+    assert len(lines) == 3
+    assert done.stderr == ""
+    given = Interpreter(str(target)).get_input_details()[0]
+    assert given["shape"].tolist() == [1, 64, 64, 3]
+
+
+def test_the_command_calibrates_and_keeps_the_int8_student(saved, photographs, command):
+    done = command("export.tflite", saved, "--precision", "int8", "--size", "20x36", "--calibration", photographs)
+    assert done.returncode == 0, done.stderr
+    quantized, target = saved.with_name("student_int8.pt"), saved.with_name("student_int8.tflite")
+    assert _left(saved.parent) == {"student.pt", quantized.name, target.name, "student_int8.log"}
+    assert Interpreter(str(target)).get_input_details()[0]["shape"].tolist() == [1, 20, 36, 3]
+    student = load_student(quantized)
+    assert student.precision == "int8"
+    assert read_tflite(target).student_sha256 == student.file_hash
+    assert student.provenance["float_student_sha256"] == load_student(saved).file_hash
+
+
+def _refused(command_function: Callable[..., None], folder: Path, says: str, *arguments: Any, **options: Any) -> None:
+    before = _left(folder)
+    with pytest.raises(BadInput, match=says) as caught:
+        command_function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert _left(folder) == before
+
+
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, photographs):
+    from export.tflite import main
+
+    folder = saved.parent
+    _refused(main, folder, "add --calibration FOLDER", saved, precision="int8")
+    _refused(main, folder, "expected a size like 64x64, found '64'", saved, size="64")
+    _refused(main, folder, "expected a size like 64x64", saved, size="-4x64")
+    _refused(main, folder, "positive LR size, found 0x64", saved, size="0x64")
+    _refused(main, folder, "end in .tflite", saved, out=folder / "student.onnx")
+    _refused(main, folder, "no file at", folder / "none.pt")
+    _refused(main, folder, "expected a folder of images", saved, precision="int8", calibration=str(folder / "none"))
+    existing = folder / "student_float32.tflite"
+    existing.write_bytes(b"mine")
+    _refused(main, folder, "or --force to replace it", saved)
+    assert existing.read_bytes() == b"mine"
+    save_student(Student.of(build("rlfn", {"channels": 8, "blocks": 1, "attention_channels": 4})), folder / "rlfn.pt")
+    _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
+    _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt", precision="int8", calibration=str(photographs))
+
+
+def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_2(saved, command):
+    done = command("export.tflite", saved, "--precision", "int8")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    done = command("export.tflite", saved, "--precision", "int4")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert _left(saved.parent) == {"student.pt"}
+
+
+def test_a_float_student_is_no_int8_file_and_an_unsaved_one_is_no_file(float_student, int8_student, tmp_path):
+    with pytest.raises(BadInput, match="expected an int8 student, found a float one"):
+        export_tflite(float_student("anchor_x2"), tmp_path / "a.tflite", "int8")
+    unsaved = dataclasses.replace(float_student("anchor_x2"), file_hash=None)
+    with pytest.raises(BadInput, match="student that was saved"):
+        export_tflite(unsaved, tmp_path / "a.tflite", "float32")
+    assert _left(tmp_path) == set()
+
+
+def test_force_replaces_and_an_int8_student_can_give_a_float_file(int8_student, folder, tmp_path, photographs):
+    from export.tflite import main
+
+    int8_student("anchor_x2")
+    (tmp_path / "s_int8.pt").write_bytes((folder / "anchor_x2_int8.pt").read_bytes())
+    target = tmp_path / "s_float32.tflite"
+    target.write_bytes(b"old")
+    main(tmp_path / "s_int8.pt", precision="float32", force=True)
+    pixels = _pixels(SIZES[0], photographs)
+    with torch.no_grad():
+        expected = load_student(tmp_path / "s_int8.pt").network()(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
+    found = _run(target, pixels.astype(np.float32) / 255)
+    assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() < 1e-5
+
+
+def test_a_converter_that_fails_is_reported_with_its_log_and_leaves_no_file(saved, monkeypatch, capfd):
+    import litert_torch
+
+    def fail(*_: object, **__: object) -> None:
+        print("a very long story of the converter")
+        raise RuntimeError("no lowering for aten.magic\nand more")
+
+    monkeypatch.setattr(litert_torch, "convert", fail)
+    target, log = saved.with_name("s.tflite"), saved.with_name("s.log")
+    with pytest.raises(BadInput) as caught:
+        export_tflite(load_student(saved), target, "float32")
+    assert str(log) in str(caught.value)
+    assert "no lowering for aten.magic" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "a very long story" in log.read_text()
+    assert "Traceback" in log.read_text()
+    assert _left(saved.parent) == {"student.pt", "s.log"}
+    assert capfd.readouterr().out == ""

@@ -1,8 +1,9 @@
 """Reads a finished .tflite back and says what is really in it: `python -m export.audit FILE`.
 
-Files are judged by their contents, not by the flags they were made with. Needs no torch.
+Files are judged by their contents, not by the flags they were made with. Needs no torch, so it runs on a device.
 """
 
+import argparse
 import collections
 import functools
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import BadInput
+from compress.errors import BadInput, run_command
 from export.chatter import silenced
-from export.metadata import tflite_model
+from export.metadata import read_tflite, tflite_model
 
 FLOATS = frozenset({"FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16"})
 
@@ -168,14 +169,14 @@ def _resizable(path: Path) -> bool:
     return len(before) == 4 and bool(after[1] % height == 0 and after[1] // height == after[2] // width)
 
 
-def main(file: Path) -> int:
-    """Says what is in a .tflite: operators, float operators, partitions, sizes.
-
-    Args:
-        file: the .tflite.
-    """
-    from export.metadata import read_tflite
-
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.audit",
+        description="Says what is in a .tflite: operators, float operators, partitions, sizes. "
+        "Exits with 1 where a file is not what a file of its precision should be.",
+    )
+    parser.add_argument("file", type=Path, help="the .tflite, ours or not")
+    file = parser.parse_args().file
     found, metadata = audit_tflite(file), read_tflite(file)
     print(f"{file}: {found.file_bytes:,} bytes, of which weights {found.weight_bytes:,}")
     print(f"  made by pocketsr: {'no' if metadata is None else f'yes, {metadata.architecture} x{metadata.scale}'}")
@@ -192,6 +193,4 @@ def main(file: Path) -> int:
 
 
 if __name__ == "__main__":
-    from compress.cli import command_line
-
-    command_line(main)
+    run_command(main)

@@ -109,6 +109,9 @@ def tflite_model(path: str | Path) -> Any:
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise BadInput(f"expected a .tflite file, found some other kind of file in {path}: check the path.")
     try:
-        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+        if not model.subgraphs or not model.operatorCodes:
+            raise ValueError("no graph in it")
+        return model
     except Exception as error:  # flatbuffers raises struct.error, IndexError, TypeError... on damaged content
         raise BadInput(f"expected a whole .tflite, found a damaged one in {path}: export it again.") from error

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from runtime.engines.base import Image
 
 COLOURS = "magma"
 NEUTRAL = "#808890"  # readable on white and on black
+FEW_POINTS = 12  # of a line, below which they are marked
 LINES = ("#3b82f6", "#d97706", "#059669", "#9333ea")
 
 
@@ -59,25 +61,27 @@ def heat_legend(steps: int = 9) -> str:
 
 
 def plot(curves: Sequence[Curve]) -> str:
-    """Losses on the left axes, PSNR on the right ones, against the step, as an SVG that suits light and dark pages."""
-    kinds = [kind for kind in ("loss", "psnr") if any(curve.axis == kind for curve in curves)]
+    """Curves of one axis against the step, as an SVG that suits light and dark pages."""
+    logarithmic = curves[0].axis == "loss"
     with matplotlib.rc_context({"svg.hashsalt": "pocketsr", "font.size": 10}):
-        figure = Figure(figsize=(4.6 * len(kinds), 3.2), layout="constrained")
+        figure = Figure(figsize=(4.8, 3.2), layout="constrained")
         figure.patch.set_alpha(0)
-        for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds))), kinds, strict=True):
-            for curve, colour in zip((c for c in curves if c.axis == kind), LINES * len(curves), strict=False):
-                marker = "o" if kind == "psnr" else ""
-                axes.plot(curve.steps, curve.values, label=curve.name, color=colour, marker=marker, linewidth=1.8)
-            axes.set_xlabel("step", color=NEUTRAL)
-            axes.set_ylabel("loss" if kind == "loss" else "PSNR on Y, dB", color=NEUTRAL)
-            if kind == "loss":
-                axes.set_yscale("log")
-            axes.patch.set_alpha(0)
-            axes.grid(alpha=0.25, color=NEUTRAL)
-            axes.tick_params(colors=NEUTRAL, which="both")
-            for side, spine in axes.spines.items():
-                spine.set(color=NEUTRAL, visible=side in ("left", "bottom"))
-            axes.legend(frameon=False, labelcolor=NEUTRAL)
+        axes = figure.subplots()
+        for curve, colour in zip(curves, itertools.cycle(LINES), strict=False):
+            marker = "o" if len(curve.steps) < FEW_POINTS else ""
+            axes.plot(curve.steps, curve.values, label=curve.name, color=colour, marker=marker, linewidth=1.8)
+        axes.set_xlabel("step", color=NEUTRAL)
+        axes.set_ylabel("loss" if logarithmic else "PSNR on Y, dB", color=NEUTRAL)
+        if logarithmic:
+            axes.set_yscale("log")
+        else:
+            axes.ticklabel_format(useOffset=False)
+        axes.patch.set_alpha(0)
+        axes.grid(alpha=0.25, color=NEUTRAL)
+        axes.tick_params(colors=NEUTRAL, which="both")
+        for side, spine in axes.spines.items():
+            spine.set(color=NEUTRAL, visible=side in ("left", "bottom"))
+        axes.legend(frameon=False, labelcolor=NEUTRAL)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -51,7 +51,7 @@ class ReportData:
         summary: what was done, in a sentence or two.
         parity: of the exported files; its verdicts head the page.
         photograph: name of the photograph that the pictures show.
-        pictures: in the order of quality, the best last; the slider has the first at its left.
+        pictures: in the order of quality; the first (bicubic, say) is at the left of the slider.
         opposite: name of the picture at the right of the slider.
         floating, integer: the float and the int8 student's picture, for the heat map; None leaves it out.
         curves: of the training; none leaves the plot out.
@@ -114,8 +114,15 @@ def _view(data: ReportData) -> dict[str, Any]:
         "latency_bars": _bars(data.parity),
         "lr_size": data.parity.pytorch.lr_size,
         "threads": data.parity.pytorch.threads,
-        "plot": plot(data.curves) if data.curves else None,
+        "plots": _plots(data.curves),
     }
+
+
+def _plots(curves: Sequence[Curve]) -> list[tuple[str, str]]:
+    """(description, SVG) per axis that has curves."""
+    titles = {"loss": "Losses against the training step", "psnr": "Validation PSNR against the training step"}
+    by_axis = {axis: [curve for curve in curves if curve.axis == axis] for axis in titles}
+    return [(titles[axis], plot(of_axis)) for axis, of_axis in by_axis.items() if of_axis]
 
 
 def _tiles(parity: ParityReport) -> list[tuple[str, str]]:
@@ -173,13 +180,13 @@ def _heat(data: ReportData) -> dict[str, Any] | None:
 
 def _strips(data: ReportData, heat: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Crops of all pictures at one place each: where there is most detail, and where int8 differs most."""
-    first = data.pictures[-1].image
+    first = data.pictures[0].image
     side = min(CROP, *first.shape[:2])
-    places = [("where the photograph has most detail", *most_detailed(first, side))]
+    places = [("Where the LR photograph has most detail", *most_detailed(first, side))]
     if heat:
         top, left = np.unravel_index(int(heat["values"].argmax()), heat["values"].shape)
         corner = (_inside(int(top), side, first.shape[0]), _inside(int(left), side, first.shape[1]))
-        places.append((f"where int8 differs most from float ({heat['largest']} LSB)", *corner))
+        places.append((f"Where int8 differs most from float ({heat['largest']} LSB)", *corner))
     strips = []
     for title, top, left in places:
         window = np.s_[top : top + side, left : left + side]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from runtime.engines.base import Description
@@ -174,7 +174,7 @@ def print_report(report: ParityReport) -> None:
     """The table and one green or red verdict line per file, on standard output."""
     console = Console(highlight=False)
     names, *figures = zip(HEADINGS, *table_rows(report), strict=True)  # one column per file fits a terminal
-    table = Table(*names)
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for row in figures:
         table.add_row(*row)
     console.print(table)

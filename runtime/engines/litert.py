@@ -98,8 +98,14 @@ class LitertEngine(Engine):
 
 def preload() -> None:
     """Imports what opening a file needs, so that memory and time of opening are the model's alone."""
-    _interpreter_module()
-    importlib.import_module("ai_edge_litert.schema_py_generated")
+    _, version = _interpreter_module()
+    try:
+        importlib.import_module("ai_edge_litert.schema_py_generated")
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"expected ai-edge-litert, whose schema a file's metadata is read with, found {version}: "
+            "pip install ai-edge-litert."
+        ) from error
 
 
 def _interpreter_module() -> tuple[Any, str]:

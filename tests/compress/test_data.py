@@ -94,7 +94,7 @@ def test_unusable_images_are_skipped_by_name_and_the_rest_is_used(tmp_path, cach
         assert [pair.path.name for pair in found.pairs] == ["good.png"]
         reasons = {s.path.name: s.reason for s in found.skipped}
         assert reasons == {"broken.png": "not readable as an image", "small.png": "20x40 is smaller than 24 pixels"}
-    with pytest.raises(BadInput, match="none out of 2 .*broken.png: not readable"):
+    with pytest.raises(BadInput, match=r"none out of 2 .*broken\.png: not readable"):
         collect([tmp_path / "broken.png", tmp_path / "small.png"], 2, 12)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compress.checkpoint import Student, load_student, save_student
-from compress.deploy import INPUT, Conv, DepthToSpace, Repeat
+from compress.deploy import INPUT, Conv, DeployGraph, DepthToSpace, Repeat
 from compress.errors import BadInput
 from compress.models import build
 from compress.quantization.calibration import calibration_crops, neighbour_correlation
@@ -24,7 +24,7 @@ from compress.quantization.observers import (
     scale_of,
 )
 from compress.quantization.ptq import integer_weights, quantize_student
-from compress.quantization.scheme import PIXELS, ActivationScale
+from compress.quantization.scheme import PIXELS, ActivationScale, IntegerWeights, Quantization
 
 VARIANTS = {
     "anchor": ("anchor", {"scale": 2, "channels": 8, "blocks": 2, "branches": True}),
@@ -251,9 +251,6 @@ def test_its_convolutions_equal_a_plain_integer_loop(students, name, crop):
 
 def test_long_sums_stay_exact():
     """A sum beyond float32's integers: 9x9 over 64 channels at the extremes."""
-    from compress.deploy import DeployGraph
-    from compress.quantization.scheme import IntegerWeights, Quantization
-
     graph = DeployGraph(1)
     graph.add("wide", Conv(torch.ones(64, 3, 1, 1), torch.zeros(64)), INPUT)
     graph.add("sum", Conv(torch.ones(3, 64, 9, 9), torch.zeros(3)), "wide")
@@ -300,9 +297,9 @@ def test_content_that_is_no_photograph_is_refused(tmp_path, photographs):
     draw = np.random.default_rng(0)
     noise = _fill(tmp_path / "noise", lambda i: draw.integers(0, 256, (200, 200, 3)))
     flat = _fill(tmp_path / "flat", lambda i: np.full((200, 200, 3), 60 * i))
-    with pytest.raises(BadInput, match="random-looking pixels in .*noise"):
+    with pytest.raises(BadInput, match=r"random-looking pixels in .*noise"):
         calibration_crops(str(noise), 2)
-    with pytest.raises(BadInput, match="flat colours in .*flat"):
+    with pytest.raises(BadInput, match=r"flat colours in .*flat"):
         calibration_crops(str(flat), 2)
     crops = calibration_crops(str(photographs), 2, count=16, side=24).crops
     assert neighbour_correlation((crops * 255).byte().permute(0, 2, 3, 1).numpy()) > 0.8
@@ -314,7 +311,7 @@ def test_too_little_to_calibrate_on_is_refused(tmp_path, photographs):
         calibration_crops(str(tmp_path / "empty"), 2)
     with pytest.raises(BadInput, match="found nothing at"):
         calibration_crops(str(tmp_path / "missing"), 2)
-    with pytest.raises(BadInput, match="at least 16 calibration crops .* found 15"):
+    with pytest.raises(BadInput, match=r"at least 16 calibration crops .* found 15"):
         calibration_crops(str(photographs), 2, count=15, side=24)
     with pytest.raises(BadInput, match="smaller than 130 pixels"):
         calibration_crops(str(photographs), 2, side=65)

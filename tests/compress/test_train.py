@@ -177,8 +177,12 @@ def test_a_finished_run_given_again_ends_at_once_with_the_same_weights(finished,
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [(("--schedule.learning_rate", 1e-4), "schedule.learning_rate"), (("--seed", 1), "seed"), (("--data.batch", 5), "data.batch")],
-)  # fmt: skip
+    [
+        (("--schedule.learning_rate", 1e-4), "schedule.learning_rate"),
+        (("--seed", 1), "seed"),
+        (("--data.batch", 5), "data.batch"),
+    ],
+)
 def test_a_changed_recipe_in_the_same_folder_is_refused(finished, tiny, in_process, change, field):
     code, errors = in_process(tiny, "--out", finished, *change)
     assert code == 2
@@ -322,7 +326,7 @@ def test_distillation_on_labels_equals_distillation_on_the_live_teacher(teacher_
     with torch.no_grad():
         expected = 0.7 * (student(lr) - teacher.network(lr)).abs().mean()
     assert live["teacher"].item() == pytest.approx(expected.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(sum(l.values()), list(student.parameters())) for l in (live, stored)]
+    gradients = [torch.autograd.grad(sum(terms.values()), list(student.parameters())) for terms in (live, stored)]
     flat = [torch.cat([g.flatten() for g in one]) for one in gradients]
     assert nn.functional.cosine_similarity(*flat, dim=0) > 0.99
     sum(method(student, {"lr": lr, "hr": hr}).values()).backward()

@@ -40,10 +40,9 @@ def test_computes_what_the_student_computes(engine, tiny, photograph):
     student, _ = tiny.of(engine.metadata.precision)
     expected = open_model(student).upscale(photograph).raw.astype(np.float64)
     found = engine.upscale(photograph).raw.astype(np.float64)
-    if engine.metadata.precision == "float32":
-        limit = 1e-5
-    else:  # LiteRT's own kernels requantize in fixed point, XNNPACK as the reference does
-        limit = 4 if engine.describe().engine == "litert-builtin" else 1
+    # LiteRT's own kernels requantize in fixed point, XNNPACK as the reference does
+    integer_limit = 4 if engine.describe().engine == "litert-builtin" else 1
+    limit = integer_limit if engine.metadata.precision == "int8" else 1e-5
     assert np.abs(found - expected).max() <= limit
     assert found.std() > 0.05 * np.abs(found).max()
 
@@ -213,6 +212,23 @@ def test_refuses_unknown_engines_and_no_threads(tiny):
         open_model(tiny.int8_tflite, engine="tensorrt")
     with pytest.raises(BadInput, match="expected 1 thread or more"):
         open_model(tiny.int8_tflite, threads=0)
+
+
+def test_missing_litert_is_a_sentence(tiny):
+    program = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("ai_edge_litert", "tflite_runtime"):
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+sys.meta_path.insert(0, Block())
+from compress.errors import run_command
+from runtime.engines import open_model
+run_command(lambda: open_model({str(tiny.int8_tflite)!r}) and None)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 2, run.stderr
+    assert "pip install ai-edge-litert" in run.stderr
 
 
 def test_litert_needs_neither_torch_nor_the_command_line_libraries(tiny):

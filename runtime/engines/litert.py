@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.errors import BadInput
+from export.chatter import silenced
 from export.metadata import Image as ImageSpec
 from export.metadata import Metadata, read_tflite
 from runtime.engines.base import (
@@ -53,13 +54,13 @@ class LitertEngine(Engine):
         module, self._version = _interpreter_module()
         kinds = module.OpResolverType
         resolver = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        with _refusals(path):
+        with _refusals(path), silenced():
             self._interpreter: Any = module.Interpreter(
                 model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
             )
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _check_tensors(inputs, outputs, metadata, path)
-        with _refusals(path):
+        with _refusals(path), silenced():
             self._interpreter.allocate_tensors()
         self._name = "litert" if delegate else "litert-builtin"
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]

@@ -32,7 +32,9 @@ class Parser(ArgumentParser):
         if unknown := re.search(r"(?:Group|Key) '?([\w.]+)'? does not accept option '([\w.]+)'", message):
             raise BadInput(f"expected known options of {unknown[1]!r}, found {unknown[2]!r}: {hint}") from ex
         if "parsing config" in message:
-            raise BadInput(f"expected a YAML file, found that it does not parse ({_first(message)}): correct it.") from ex
+            raise BadInput(
+                f"expected a YAML file, found that it does not parse ({_first(message)}): correct it."
+            ) from ex
         raise BadInput(f"{' '.join(message.split())}: {hint}") from ex
 
 

@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from compress.cli import Parser
 from compress.data.sources import DEFAULT_SOURCE
 from compress.errors import BadInput
 from compress.teachers import TeacherSpec
+
+HELP = (
+    "Trains a student, alone or under torchrun. Every option of the recipe can be changed on the command line, as in "
+    "`--schedule.steps 1000`. A run that was stopped or killed goes on when the same command is given again."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +178,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from its YAML file, with `--name.of.option value` overrides.
+
+    Raises:
+        BadInput: no such file, not YAML, an unknown key, a value of the wrong type.
+    """
+    if not path.is_file():
+        raise BadInput(f"expected a recipe (a YAML file), found nothing at {path}: see the folder recipes/.")
+    parser = recipe_parser()
+    parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
+    fields = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
+    return Recipe(**fields)
+
+
+def recipe_parser() -> Parser:
+    """The command line of the recipe's options."""
+    parser = Parser(prog="python -m compress.train recipes/NAME.yaml", description=HELP)
+    parser.add_argument("--config", action="config", help="the recipe; on the command line simply the first argument")
+    parser.add_class_arguments(Recipe, as_group=False)
+    return parser

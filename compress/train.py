@@ -4,12 +4,10 @@ Every option of the recipe can be changed on the command line, as in `--schedule
 killed goes on where it last saved when the same command is given again.
 """
 
-import dataclasses
 import importlib.metadata
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -23,29 +21,24 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compress import labels
 from compress.allocator import keep_freed_memory
 from compress.checkpoint import Student, load_student, save_student
-from compress.cli import Parser
 from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.data.bicubic import imresize
-from compress.data.cache import Collection, collect
-from compress.data.images import find_images
-from compress.data.patches import Patches, StepSampler, check_patch_count, patch_loader, to_batch
-from compress.data.sources import DEFAULT_SOURCE, skimage_photographs
+from compress.data.patches import Patches, StepSampler, patch_loader, to_batch
 from compress.errors import BadInput, StoppedRun, run_command
 from compress.evaluate import evaluate, torch_upscaler
 from compress.logbook import Logbook, save_strip
 from compress.methods import Method, make_method
 from compress.models import build
 from compress.progress import progress
-from compress.recipe import Recipe, named_paths
+from compress.recipe import Recipe, named_paths, read_recipe, recipe_parser
 from compress.schedule import learning_rate
 from compress.state import TrainingState, load_state, save_state
 from compress.teachers import Teacher, load_teacher
+from compress.training_data import prepare_patches
 
 LOG_EVERY = 50
-GIGABYTE = 1e9
 
 
 def train(recipe: Recipe) -> Student:
@@ -67,7 +60,7 @@ def train(recipe: Recipe) -> Student:
     method = make_method(recipe.method.name, recipe.method.options, teacher.network if teacher else None)
     benchmarks = [open_benchmark(name, scale, recipe.validation.data) for name in recipe.validation.sets]
     state = load_state(recipe.out / "state.pt", recipe.fingerprint())
-    patches = prepare_data(fabric, recipe, scale, teacher, silent)
+    patches = prepare_patches(fabric, recipe, scale, teacher, silent)
     run = Run(fabric, recipe, network, method, patches, benchmarks, state)
     run.to_the_end()
     return run.finish(teacher)
@@ -100,38 +93,6 @@ def start_network(recipe: Recipe) -> nn.Module:
     if student.quantization:
         raise BadInput(f"expected a float student to train on, found an int8 one in {spec.start}: give the float one.")
     return student.network()
-
-
-def prepare_data(fabric: Fabric, recipe: Recipe, scale: int, teacher: Teacher | None, silent: bool) -> Patches:
-    """Decodes the images and has the teacher label them, or finds both in the cache; one process works, all wait."""
-    data = recipe.data
-    paths = skimage_photographs("train") if data.folder == DEFAULT_SOURCE else find_images(data.folder)
-    with fabric.rank_zero_first(), progress("images", len(paths), silent=silent) as update:
-        collection = collect(paths, scale, data.lr_patch, on_progress=lambda done, total: update(done, ""))
-    if not silent:
-        for skipped in collection.skipped:
-            print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
-    check_patch_count(collection, data.lr_patch, data.batch * fabric.world_size)
-    if teacher is None or not data.cache_labels:
-        return Patches(collection, data.lr_patch, recipe.seed)
-    with fabric.rank_zero_first(), progress("teacher's labels", len(collection.pairs), silent=silent) as update:
-        _say_space(collection, teacher, silent)
-        made = labels.label(collection, teacher, on_progress=lambda done, total: update(done, ""))
-    return Patches(collection, data.lr_patch, recipe.seed, made)
-
-
-def _say_space(collection: Collection, teacher: Teacher, silent: bool) -> None:
-    needed = labels.missing_bytes(collection, teacher)
-    folder = labels.cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed and not silent:
-        print(f"the teacher's labels take {needed / GIGABYTE:.2f} GB in {folder}", file=sys.stderr)
-    if needed > free:
-        raise BadInput(
-            f"expected {needed / GIGABYTE:.2f} GB for the teacher's labels in {folder}, found {free / GIGABYTE:.2f} GB free: "
-            "free some space, set POCKETSR_CACHE to a larger disk, or set data.cache_labels to false."
-        )
 
 
 class Run:
@@ -253,7 +214,7 @@ class Run:
             raise StoppedRun(
                 f"the {what} became {value.item()} at step {self.step + 1}: lower schedule.learning_rate (now "
                 f"{schedule.learning_rate:g}), lower schedule.clip_norm, add schedule.warmup, or set precision to float32; "
-                f"the last good state is in {self.recipe.out}."
+                f"start anew with another --out, for what {self.recipe.out} holds was saved on the way there."
             )
 
     def _log_losses(self, images_per_second: float) -> None:
@@ -331,28 +292,6 @@ def _restore(
 def versions() -> dict[str, str]:
     """Versions of the programs that make a student."""
     return {name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric", "numpy")}
-
-
-def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """A recipe from its YAML file, with `--name.of.option value` overrides.
-
-    Raises:
-        BadInput: no such file, not YAML, an unknown key, a value of the wrong type.
-    """
-    if not path.is_file():
-        raise BadInput(f"expected a recipe (a YAML file), found nothing at {path}: see the folder recipes/.")
-    parser = recipe_parser()
-    parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
-    fields = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
-    return Recipe(**fields)
-
-
-def recipe_parser() -> Parser:
-    """The command line of the recipe's options."""
-    parser = Parser(prog="python -m compress.train recipes/NAME.yaml", description=__doc__)
-    parser.add_argument("--config", action="config", help="the recipe; on the command line simply the first argument")
-    parser.add_class_arguments(Recipe, as_group=False)
-    return parser
 
 
 def main() -> None:

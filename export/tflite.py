@@ -186,6 +186,7 @@ def main(
         force: replace an existing file.
     """
     given = load_student(student)
+    given.deploy()  # refuses what cannot ship before any work is done
     chosen: Precision = precision or ("int8" if given.quantization else "float32")
     target = out or student.with_name(f"{student.stem.removesuffix('_int8')}_{chosen}.tflite")
     match = re.fullmatch(r"(\d+)x(\d+)", size)

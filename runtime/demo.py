@@ -16,13 +16,13 @@ from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, Benchmark, open_benchmark
 from compress.data.bicubic import imresize
 from compress.evaluate import torch_upscaler
-from compress.logbook import Logbook
+from compress.logbook import Logbook, save_strip
 from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
-from compress.recipe import Recipe
+from compress.recipe import Recipe, read_recipe
 from compress.teachers import load_teacher
-from compress.train import read_recipe, train, versions
+from compress.train import train, versions
 from export.tflite import PRODUCERS, TfliteFile, export_tflite
 from runtime.engines import open_model
 from runtime.engines.base import Image
@@ -65,6 +65,8 @@ def main(*, out: Path = Path("runs/demo"), steps: int | None = None, recipe: Pat
     print("upscaling a photograph")
     data = report_data(plan, recipe, student, parity, benchmark, written, out)
     write_report(out / "report.html", data)
+    shown = [picture for picture in reversed(data.pictures) if picture.name not in ("nearest neighbour", "teacher")]
+    save_strip(out / "strip.png", {picture.name: picture.image for picture in shown})
     print_report(parity)
     print(f"photograph: {out / 'photo_lr.png'} -> {out / 'photo_sr.png'}")
     print(f"report:     {out / 'report.html'}")

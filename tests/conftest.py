@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: for tiny networks threads only wait on each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: for tiny networks threads only wait on each other
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -83,7 +83,9 @@ def test_the_file_is_plain_content_that_torch_reads_without_code(int8_student, t
 
     def check(value: object) -> None:
         assert type(value) in (dict, list, tuple, str, int, float, bool, type(None), Tensor), type(value)
-        for part in [*value.keys(), *value.values()] if isinstance(value, dict) else value if type(value) is list else ():
+        for part in (
+            [*value.keys(), *value.values()] if isinstance(value, dict) else value if type(value) is list else ()
+        ):
             check(part)
 
     check(content)

@@ -28,7 +28,10 @@ from compress.quantization.scheme import PIXELS, ActivationScale, IntegerWeights
 
 VARIANTS = {
     "anchor": ("anchor", {"scale": 2, "channels": 8, "blocks": 2, "branches": True}),
-    "relu": ("srresnet", {"scale": 2, "channels": 8, "blocks": 1, "activation": "relu", "head_kernel": 5, "tail_kernel": 5}),
+    "relu": (
+        "srresnet",
+        {"scale": 2, "channels": 8, "blocks": 1, "activation": "relu", "head_kernel": 5, "tail_kernel": 5},
+    ),
     "prelu": ("srresnet", {"scale": 2, "channels": 8, "blocks": 1, "trunk_end": "activation", "output": "tanh"}),
 }
 
@@ -106,7 +109,9 @@ def test_a_value_that_is_always_zero_has_a_usable_scale(rule):
     assert dequantize(quantize(torch.zeros(3), scale), scale).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (-0.013, 4.7), (-3.0, 0.0), (-7.3, 1e-4), (0, 1e-6)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (-0.013, 4.7), (-3.0, 0.0), (-7.3, 1e-4), (0, 1e-6)]
+)
 def test_zero_is_an_integer_and_the_range_is_covered(low, high):
     scale = scale_of(low, high)
     assert -128 <= scale.zero_point <= 127
@@ -243,7 +248,9 @@ def test_its_convolutions_equal_a_plain_integer_loop(students, name, crop):
     for step, operator, (source, *_) in reference.graph.steps():
         if isinstance(operator, Conv):
             layer = quantized.quantization.layers[step]
-            plain = _plain_convolution(values[source], layer, scales[source], scales[step], operator.activation == "relu")
+            plain = _plain_convolution(
+                values[source], layer, scales[source], scales[step], operator.activation == "relu"
+            )
             assert np.array_equal(plain, values[step]), step
             checked += 1
     assert checked >= 4
@@ -254,9 +261,13 @@ def test_long_sums_stay_exact():
     graph = DeployGraph(1)
     graph.add("wide", Conv(torch.ones(64, 3, 1, 1), torch.zeros(64)), INPUT)
     graph.add("sum", Conv(torch.ones(3, 64, 9, 9), torch.zeros(3)), "wide")
-    ones = IntegerWeights(torch.full((64, 3, 1, 1), 127, dtype=torch.int8), torch.full((64,), 1 / 381), torch.zeros(64).int())
+    ones = IntegerWeights(
+        torch.full((64, 3, 1, 1), 127, dtype=torch.int8), torch.full((64,), 1 / 381), torch.zeros(64).int()
+    )
     many = IntegerWeights(
-        torch.full((3, 64, 9, 9), 127, dtype=torch.int8), torch.full((3,), 1 / 127 / 5184), torch.tensor([1, 0, -1]).int()
+        torch.full((3, 64, 9, 9), 127, dtype=torch.int8),
+        torch.full((3,), 1 / 127 / 5184),
+        torch.tensor([1, 0, -1]).int(),
     )
     quantization = Quantization({INPUT: PIXELS, "wide": PIXELS, "sum": PIXELS}, {"wide": ones, "sum": many}, {})
     student = IntegerStudent(graph, quantization)
@@ -334,7 +345,9 @@ def test_the_command_writes_an_int8_student(students, photographs, tmp_path, com
     written = load_student(tmp_path / "int8.pt")
     assert written.quantization.calibration["range"] == "minmax"
     assert done.stdout == f"wrote {tmp_path / 'int8.pt'}: int8, 4 layers, calibrated on 16 crops\n"
-    again = command("compress.quantization", tmp_path / "int8.pt", "--out", tmp_path / "twice.pt", "--calibration", photographs)
+    again = command(
+        "compress.quantization", tmp_path / "int8.pt", "--out", tmp_path / "twice.pt", "--calibration", photographs
+    )
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1
     assert not (tmp_path / "twice.pt").exists()

@@ -25,10 +25,10 @@ from compress.evaluate import evaluate, torch_upscaler
 from compress.labels import label
 from compress.methods import make_method
 from compress.models import build
-from compress.recipe import ScheduleSpec
+from compress.recipe import ScheduleSpec, read_recipe
 from compress.schedule import learning_rate
 from compress.teachers import SelfEnsemble, TeacherSpec, load_teacher
-from compress.train import main, read_recipe
+from compress.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 120
@@ -136,7 +136,9 @@ def test_the_student_says_where_it_comes_from(finished, photographs):
     assert provenance["recipe"]["schedule"]["learning_rate"] == 5e-3
 
 
-def test_the_same_seed_gives_the_same_weights_bit_for_bit_however_often_it_saves_and_validates(finished, tiny, tmp_path):
+def test_the_same_seed_gives_the_same_weights_bit_for_bit_however_often_it_saves_and_validates(
+    finished, tiny, tmp_path
+):
     process = _start(tiny, tmp_path / "again", "--save_every", "120", "--validation.sets", "[]")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -334,7 +336,9 @@ def test_distillation_on_labels_equals_distillation_on_the_live_teacher(teacher_
     assert all(p.grad is not None for p in student.parameters())
 
 
-def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(write_recipe, tmp_path, in_process, teacher_file):
+def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(
+    write_recipe, tmp_path, in_process, teacher_file
+):
     recipe = write_recipe(teacher={"file": str(teacher_file)}, method={"name": "distillation"}, **_short(20))
     last = {}
     for cached in ("true", "false"):
@@ -410,7 +414,9 @@ def test_two_processes_train_as_one_with_the_double_batch(write_recipe, tmp_path
     assert max((one[key] - fresh[key]).abs().max().item() for key in one) > 4e-4
     assert load_student(tmp_path / "two" / "student.pt").provenance["batch"] == 8
     # Adam's first moment is the decaying sum of the averaged gradients
-    moments = [torch.load(tmp_path / run / "state.pt", weights_only=True)["optimizer"]["state"] for run in ("one", "two")]
+    moments = [
+        torch.load(tmp_path / run / "state.pt", weights_only=True)["optimizer"]["state"] for run in ("one", "two")
+    ]
     for index, moment in moments[0].items():
         assert (moment["exp_avg"] - moments[1][index]["exp_avg"]).abs().max() < 1e-6
         assert moment["exp_avg"].abs().max() > 1e-5

@@ -102,9 +102,7 @@ def test_a_float_file_is_no_int8_file(clean):
 
 
 def test_an_int8_file_is_no_float_file(clean):
-    assert audit_tflite(clean / "int8.tflite").faults("float32") == [
-        "images of type INT8 and INT8 instead of FLOAT32"
-    ]
+    assert audit_tflite(clean / "int8.tflite").faults("float32") == ["images of type INT8 and INT8 instead of FLOAT32"]
 
 
 def test_plain_pixel_shuffle_shows_as_transposes_and_a_baked_in_size(naive):

@@ -74,16 +74,16 @@ def int8_student(float_student: Callable[[str], Student], folder: Path, photogra
         path = folder / f"{name}_int8.pt"
         if not path.exists():
             student = float_student(name)
-            save_student(quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path)
+            save_student(
+                quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path
+            )
         return load_student(path)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def exported(
-    float_student: Callable[[str], Student], int8_student: Callable[[str], Student], folder: Path
-) -> Exported:
+def exported(float_student: Callable[[str], Student], int8_student: Callable[[str], Student], folder: Path) -> Exported:
     """(student, file) of a name and precision; every file is written once."""
     made: dict[tuple[str, str], tuple[Student, TfliteFile]] = {}
 
@@ -210,7 +210,9 @@ def test_metadata_comes_back_as_written_and_names_the_student(exported, folder, 
         assert found.quality == [{"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}]
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"version": 99}', '{"version": 1, "scale": 2}', '{"version": null}'])
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", "{}", '{"version": 99}', '{"version": 1, "scale": 2}', '{"version": null}']
+)
 def test_other_metadata_is_refused(text):
     with pytest.raises(BadInput, match=r"some\.tflite"):
         Metadata.from_json(text, "some.tflite")
@@ -229,12 +231,18 @@ def test_scales_in_the_file_are_those_of_the_student(exported, name):
         given, weight, bias = (details[int(i)] for i in node["inputs"])
         made = details[int(node["outputs"][0])]
         source = activations[student.deploy().inputs[step][0]]
-        assert (given["scales"].tolist(), given["zero_points"].tolist()) == ([np.float32(source.scale)], [source.zero_point])
+        assert (given["scales"].tolist(), given["zero_points"].tolist()) == (
+            [np.float32(source.scale)],
+            [source.zero_point],
+        )
         assert np.array_equal(weight["scales"], layer.scale.numpy())
         assert not weight["zero_points"].any()
         assert bias["scales"] == pytest.approx(layer.scale.numpy() * source.scale, rel=1e-6)
         wanted = activations[step]
-        assert (made["scales"].tolist(), made["zero_points"].tolist()) == ([np.float32(wanted.scale)], [wanted.zero_point])
+        assert (made["scales"].tolist(), made["zero_points"].tolist()) == (
+            [np.float32(wanted.scale)],
+            [wanted.zero_point],
+        )
         stored = interpreter.get_tensor(int(node["inputs"][1]))
         assert np.array_equal(stored, layer.weight.permute(0, 2, 3, 1).numpy())
         assert np.array_equal(interpreter.get_tensor(int(node["inputs"][2])), layer.bias.numpy())
@@ -318,7 +326,9 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, photog
     existing.write_bytes(b"mine")
     _refused(main, folder, "or --force to replace it", saved)
     assert existing.read_bytes() == b"mine"
-    save_student(Student.of(build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})), folder / "rlfn.pt")
+    save_student(
+        Student.of(build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})), folder / "rlfn.pt"
+    )
     _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
     _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt", precision="int8", calibration=str(photographs))
 

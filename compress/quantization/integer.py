@@ -5,9 +5,11 @@ a float32 scale and rounds half to even, as XNNPACK does. This module is the ref
 against, counted in LSB.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,9 +64,11 @@ class IntegerStudent(nn.Module):
         if isinstance(operator, Conv):
             return _conv(x[0], self.quantization.layers[name], operator, given[0], wanted)
         if isinstance(operator, Add):
-            return quantize(dequantize(x[0], given[0]) + dequantize(x[1], given[1]), wanted)
-        if isinstance(operator, (Sigmoid, PReLU)):
-            return quantize(operator(dequantize(x[0], given[0])), wanted)
+            return _sum(x[0] - given[0].zero_point, given[0].scale, x[1] - given[1].zero_point, given[1].scale, wanted)
+        if isinstance(operator, PReLU):
+            return _prelu(x[0] - given[0].zero_point, given[0].scale, operator.slope, wanted)
+        if isinstance(operator, Sigmoid):
+            return quantize(torch.sigmoid(dequantize(x[0], given[0])), wanted)
         if isinstance(operator, Clip):  # a value of scale 1/255 and zero point -128 cannot leave [0, 1]
             return x[0] if given[0] == wanted else quantize(dequantize(x[0], given[0]).clamp(0, 1), wanted)
         if isinstance(operator, (Repeat, DepthToSpace)):
@@ -80,6 +84,25 @@ def quantize(x: Tensor, scale: ActivationScale) -> Tensor:
 def dequantize(integers: Tensor, scale: ActivationScale) -> Tensor:
     """Integers to real values, float32."""
     return (integers - scale.zero_point) * scale.scale
+
+
+def _sum(a: Tensor, a_scale: float, b: Tensor, b_scale: float, wanted: ActivationScale, sign: int = 1) -> Tensor:
+    """a * a_scale + sign * b * b_scale for integers without zero point, rounded once.
+
+    XNNPACK's arithmetic: both ratios to the output scale as fixed-point factors of 21 bits, one shift, half rounds up.
+    """
+    ratios = [float(np.float32(scale) / np.float32(wanted.scale)) for scale in (a_scale, b_scale)]
+    shift = 21 - math.frexp(max(ratios))[1]
+    left, right = (round(math.ldexp(ratio, shift)) for ratio in ratios)
+    total = a.long() * left + b.long() * (sign * right) + (1 << (shift - 1))
+    return ((total >> shift) + wanted.zero_point).clamp(LOW, HIGH).float()
+
+
+def _prelu(x: Tensor, scale: float, slope: float, wanted: ActivationScale) -> Tensor:
+    """relu(x) - slope * relu(-x) for integers without zero point, rounded once."""
+    if slope == 0:
+        return quantize(x.relu() * scale, wanted)
+    return _sum(x.relu(), scale, (-x).relu(), abs(slope) * scale, wanted, sign=-1 if slope > 0 else 1)
 
 
 def _conv(x: Tensor, layer: IntegerWeights, operator: Conv, given: ActivationScale, wanted: ActivationScale) -> Tensor:

@@ -16,7 +16,7 @@ from litert_torch.backend.lowerings import utils as lowering
 from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
-from compress.quantization.scheme import HIGH, LOW, WEIGHT_LIMIT, Quantization
+from compress.quantization.scheme import HIGH, LOW, WEIGHT_LIMIT, ActivationScale, Quantization
 
 Q = torch.ops.quantized_decomposed
 
@@ -118,11 +118,22 @@ class TfliteGraph(nn.Module):
             return F.relu(x[0]) - F.relu(x[0] - 1)  # clamp would be RELU_0_TO_1, which delegates refuse
         raise TypeError(f"no TFLite form of {type(operator).__name__}")
 
-    def _prelu(self, name: str, operator: PReLU, y: Tensor) -> Tensor:
+    def _prelu(self, name: str, operator: PReLU, x: Tensor) -> Tensor:
         if self.quantization:
-            return F.leaky_relu(y, operator.slope)
+            return self._integer_prelu(self.quantization.activations[self.graph.inputs[name][0]], operator.slope, x)
         slope = self.get_buffer(f"{name}_slope")
-        return torch.ops.pocketsr.prelu(y.permute(0, 2, 3, 1), slope).permute(0, 3, 1, 2)
+        return torch.ops.pocketsr.prelu(x.permute(0, 2, 3, 1), slope).permute(0, 3, 1, 2)
+
+    def _integer_prelu(self, given: ActivationScale, slope: float, x: Tensor) -> Tensor:
+        """relu(x) - relu(-slope * x), which rounds once: both products only relabel integers with another scale.
+
+        LiteRT's own int8 LEAKY_RELU multiplies with 8-bit factors and is off by up to 1 LSB in every layer; int8 PRELU
+        falls out of XNNPACK.
+        """
+        if slope == 0:
+            return F.relu(x * _factor(1.0))
+        positive, negative = _relabelled_relu(x, given, 1.0), _relabelled_relu(x, given, -abs(slope))
+        return positive - negative if slope > 0 else positive + negative
 
     def _moved(self, operator: Repeat | DepthToSpace, x: Tensor, source: str) -> Tensor:
         if isinstance(operator, Repeat):
@@ -141,9 +152,22 @@ class TfliteGraph(nn.Module):
     def _rounded(self, name: str, x: Tensor) -> Tensor:
         if not self.quantization:
             return x
-        scale = self.quantization.activations[name]
-        grid = (scale.scale, scale.zero_point, LOW, HIGH, torch.int8)
-        return Q.dequantize_per_tensor(Q.quantize_per_tensor(x, *grid), *grid)
+        return _fake_quantized(x, self.quantization.activations[name])
+
+
+def _fake_quantized(x: Tensor, scale: ActivationScale) -> Tensor:
+    grid = (scale.scale, scale.zero_point, LOW, HIGH, torch.int8)
+    return Q.dequantize_per_tensor(Q.quantize_per_tensor(x, *grid), *grid)
+
+
+def _relabelled_relu(x: Tensor, given: ActivationScale, by: float) -> Tensor:
+    """relu(by * x), the product taken with the integer 127 (or -127) of scale |by| / 127: x's integers, or their mirror."""
+    zero = given.zero_point if by > 0 else -1 - given.zero_point
+    return _fake_quantized(F.relu(x * _factor(by)), ActivationScale(given.scale * abs(by), zero))
+
+
+def _factor(by: float) -> Tensor:
+    return _fake_quantized(torch.full((1, 1, 1, 1), by), ActivationScale(abs(by) / HIGH, 0))
 
 
 def _channels(graph: DeployGraph, name: str) -> int:

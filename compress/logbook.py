@@ -74,10 +74,11 @@ def save_strip(path: Path, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
     """Writes the same crop of several pictures side by side, with captions, as a PNG.
 
     Args:
-        pictures: (H, W, 3) of one size each, by caption; the crop is where the first has most detail.
+        pictures: (H, W, 3) of one size each, by caption; the crop is where the last has most detail. End with the
+            bicubic one: its detail is what an upscaler has to go by, where the truth's may be hair and noise.
     """
-    first = next(iter(pictures.values()))
-    top, left = most_detailed(first, CROP)
+    *_, last = pictures.values()
+    top, left = most_detailed(last, CROP)
     strip = Image.new("RGB", (len(pictures) * (CROP * ZOOM + 4), CROP * ZOOM + 18), "white")
     draw = ImageDraw.Draw(strip)
     for i, (caption, picture) in enumerate(pictures.items()):

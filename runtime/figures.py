@@ -16,6 +16,7 @@ from runtime.engines.base import Image
 
 COLOURS = "magma"
 NEUTRAL = "#808890"  # readable on white and on black
+SMALLEST_SPAN = 0.1  # of a PSNR axis, in dB
 FEW_POINTS = 12  # of a line, below which they are marked
 LINES = ("#3b82f6", "#d97706", "#059669", "#9333ea")
 
@@ -76,6 +77,9 @@ def plot(curves: Sequence[Curve]) -> str:
             axes.set_yscale("log")
         else:
             axes.ticklabel_format(useOffset=False)
+            low, high = axes.get_ylim()
+            if high - low < SMALLEST_SPAN:  # thousandths of a dB must not look like a cliff
+                axes.set_ylim((low + high - SMALLEST_SPAN) / 2, (low + high + SMALLEST_SPAN) / 2)
         axes.patch.set_alpha(0)
         axes.grid(alpha=0.25, color=NEUTRAL)
         axes.tick_params(colors=NEUTRAL, which="both")

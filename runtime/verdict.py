@@ -16,6 +16,7 @@ from runtime.engines.base import Description
 from runtime.latency import Latency
 
 MEBIBYTE = 2**20
+LOG_WIDTH = 140  # columns where there is no terminal to ask
 HEADINGS = ("file", "precision", "size", "operators", "XNNPACK", "to reference", "loss", "median", "p90", "peak memory")
 
 
@@ -173,6 +174,8 @@ def _row(file: FileParity) -> tuple[str, ...]:
 def print_report(report: ParityReport) -> None:
     """The table and one green or red verdict line per file, on standard output."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=LOG_WIDTH)
     names, *figures = zip(HEADINGS, *table_rows(report), strict=True)  # one column per file fits a terminal
     table = Table(*(Column(name, overflow="fold") for name in names))
     for row in figures:

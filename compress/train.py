@@ -110,7 +110,7 @@ class Run:
     ):
         self.fabric, self.recipe, self.patches, self.benchmarks = fabric, recipe, patches, benchmarks
         schedule = recipe.schedule
-        network = network.to(fabric.device, memory_format=torch.channels_last).train()
+        network = network.to(fabric.device).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, betas=schedule.betas)
         self.average = None
         if schedule.ema:

@@ -11,8 +11,9 @@ MMAP_FROM = 2**30
 def keep_freed_memory() -> None:
     """Tells glibc not to hand freed blocks back to the kernel.
 
-    By default blocks above 32 MiB at most come from mmap and go back at every free; training on a CPU then spends a
-    fifth of its time in page faults. Does nothing elsewhere than on glibc.
+    By default large blocks come from mmap and go back at every free, and the next step pays for their pages again.
+    Without that, a 24-channel anchor network trained 1.13 times as fast on two cores (medians of three alternating
+    runs). Does nothing elsewhere than on glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

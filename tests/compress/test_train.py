@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.checkpoint import Student, load_student, save_student
 from compress.data.benchmarks import open_benchmark
@@ -22,12 +22,9 @@ from compress.data.cache import cache_folder, collect
 from compress.data.images import find_images
 from compress.errors import BadInput, run_command
 from compress.evaluate import evaluate, torch_upscaler
-from compress.labels import label
-from compress.methods import make_method
 from compress.models import build
-from compress.recipe import ScheduleSpec, read_recipe
-from compress.schedule import learning_rate
-from compress.teachers import SelfEnsemble, TeacherSpec, load_teacher
+from compress.recipe import read_recipe
+from compress.teachers import TeacherSpec, load_teacher
 from compress.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,15 +271,6 @@ def test_a_missing_recipe_and_broken_yaml_are_refused_in_one_line(tmp_path, in_p
     assert (code, len(errors.splitlines())) == (2, 1), errors
 
 
-@pytest.fixture(scope="module")
-def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(7)
-    network = build("srresnet", {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 3, "tail_kernel": 3})
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    save_student(Student.of(network), path)
-    return path
-
-
 def test_a_teacher_of_another_scale_is_refused(write_recipe, tmp_path, in_process, teacher_file):
     model = {"architecture": "anchor", "options": {"scale": 4, "channels": 8, "blocks": 1}}
     recipe = write_recipe(model=model, teacher={"file": str(teacher_file)}, method={"name": "distillation"})
@@ -295,45 +283,6 @@ def test_a_teacher_that_nobody_asks_is_refused(write_recipe, tmp_path, in_proces
     code, errors = in_process(write_recipe(teacher={"file": str(teacher_file)}), "--out", tmp_path / "run")
     assert (code, len(errors.splitlines())) == (2, 1), errors
     assert "expected no teacher for the method 'supervised'" in errors
-
-
-def test_cached_labels_are_the_teachers_rounded_outputs_and_are_computed_once(teacher_file, photographs):
-    collection = collect(find_images(photographs), 2, 16)
-    teacher = load_teacher(TeacherSpec(file=teacher_file), 2)
-    calls = []
-    teacher.network.register_forward_hook(lambda *_: calls.append(1))
-    labels = label(collection, teacher)
-    assert len(calls) == 3
-    again = label(collection, teacher)
-    assert len(calls) == 3
-    for pair, made, cached in zip(collection.pairs, labels, again, strict=True):
-        lr = torch.tensor(pair.lr).permute(2, 0, 1)[None] / 255
-        output = teacher.network(lr)[0].permute(1, 2, 0) * 255
-        assert (torch.tensor(made) - output).abs().max() < 0.5001
-        assert (made == cached).all()
-
-
-def test_distillation_on_labels_equals_distillation_on_the_live_teacher(teacher_file, photographs):
-    torch.manual_seed(0)
-    teacher = load_teacher(TeacherSpec(file=teacher_file), 2)
-    method = make_method("distillation", {"truth": 0.3, "teacher": 0.7}, teacher.network).train()
-    assert not teacher.network.training
-    collection = collect(find_images(photographs), 2, 16)
-    made, pair = label(collection, teacher)[0], collection.pairs[0]
-    lr, hr, cached = (torch.tensor(x).permute(2, 0, 1)[None] / 255 for x in (pair.lr, pair.hr, made))
-    student = build("anchor", MODEL["options"]).train()
-    live, stored = method(student, {"lr": lr, "hr": hr}), method(student, {"lr": lr, "hr": hr, "label": cached})
-    assert live["teacher"].item() == pytest.approx(stored["teacher"].item(), abs=0.7 * 0.5 / 255)
-    assert live["truth"].item() == stored["truth"].item()
-    with torch.no_grad():
-        expected = 0.7 * (student(lr) - teacher.network(lr)).abs().mean()
-    assert live["teacher"].item() == pytest.approx(expected.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(sum(terms.values()), list(student.parameters())) for terms in (live, stored)]
-    flat = [torch.cat([g.flatten() for g in one]) for one in gradients]
-    assert nn.functional.cosine_similarity(*flat, dim=0) > 0.99
-    sum(method(student, {"lr": lr, "hr": hr}).values()).backward()
-    assert all(p.grad is None and not p.requires_grad for p in teacher.network.parameters())
-    assert all(p.grad is not None for p in student.parameters())
 
 
 def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(
@@ -351,34 +300,6 @@ def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(
     for name in ("loss_truth", "loss_teacher"):
         # labels come from whole images, the live teacher sees patches: they differ at the border of a patch only
         assert float(last["true"][name]) == pytest.approx(float(last["false"][name]), rel=0.15)
-
-
-def test_the_self_ensemble_is_the_mean_over_the_symmetries_and_commutes_with_them(teacher_file):
-    plain = load_teacher(TeacherSpec(file=teacher_file), 2)
-    ensemble = load_teacher(TeacherSpec(file=teacher_file, self_ensemble=True), 2)
-    assert isinstance(ensemble.network, SelfEnsemble)
-    assert ensemble.key != plain.key
-    lr = torch.rand(1, 3, 10, 14)
-    with torch.no_grad():
-        whole = ensemble.network(lr)
-        assert (ensemble.network(lr.rot90(1, (2, 3)).flip(3)) - whole.rot90(1, (2, 3)).flip(3)).abs().max() < 1e-6
-        assert (plain.network(lr.flip(3)) - plain.network(lr).flip(3)).abs().max() > 1e-4
-
-
-def test_the_cosine_starts_at_the_top_and_ends_at_the_final_rate():
-    schedule = ScheduleSpec(steps=100, learning_rate=1e-2, final_rate=1e-4, warmup=10)
-    rates = [learning_rate(schedule, step) for step in range(101)]
-    assert rates[0] == pytest.approx(1e-3)
-    assert rates[4] == pytest.approx(5e-3)
-    assert rates[9] == rates[10] == pytest.approx(1e-2)
-    assert rates[55] == pytest.approx((1e-2 + 1e-4) / 2)
-    assert rates[100] == pytest.approx(1e-4)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-def test_the_step_schedule_drops_by_gamma_at_every_multiple():
-    schedule = ScheduleSpec(steps=10, learning_rate=1.0, kind="step", every=4, gamma=0.1)
-    assert [learning_rate(schedule, s) for s in (0, 3, 4, 7, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_the_command_line_overrides_the_recipe(tiny):

@@ -7,8 +7,11 @@ from torch import nn
 
 from compress.errors import BadInput
 from compress.models.anchor import Anchor, AnchorConfig
+from compress.models.bsrn import BSRN, BSRNConfig
+from compress.models.edsr import EDSR, EDSRConfig
 from compress.models.rlfn import RLFN, RLFNConfig
 from compress.models.srresnet import SRResNet, SRResNetConfig
+from compress.models.swinir import SwinIR, SwinIRConfig
 from compress.options import checked
 
 
@@ -23,7 +26,10 @@ class Architecture:
 ARCHITECTURES = {
     "anchor": Architecture(Anchor, AnchorConfig),
     "srresnet": Architecture(SRResNet, SRResNetConfig),
+    "edsr": Architecture(EDSR, EDSRConfig),
     "rlfn": Architecture(RLFN, RLFNConfig),
+    "bsrn": Architecture(BSRN, BSRNConfig),
+    "swinir": Architecture(SwinIR, SwinIRConfig),
 }
 
 

@@ -6,13 +6,16 @@ convolutions only have to produce a small residual.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, Repeat, shuffle_order
+from compress.models.channels import ChannelGroup
 from compress.models.reparameterization import ReparameterizedConv, init_for_relu
+from compress.models.taps import thirds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,22 @@ class Anchor(nn.Module):
             theirs.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
         return plain.train(self.training)
 
+    def folded(self) -> "Anchor":
+        """The equal network without branches and batch norm, which it never has."""
+        return self.merged()
+
     def convolutions(self) -> list[nn.Module]:
         """Head, body and tail, in order."""
         return [self.head, *self.body, self.tail]
+
+    def taps(self) -> list[str]:
+        """Three modules with (N, C, H, W) features, after about 1/3, 2/3 and 3/3 of the body; before their ReLU."""
+        return thirds(["head", *(f"body.{i}" for i in range(self.config.blocks))])
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Every layer but the last by itself: there are no sums that tie any two."""
+        layers = ["head", *(f"body.{i}" for i in range(self.config.blocks)), "tail"]
+        return [ChannelGroup.of("channels", self.config.channels, [made], [read]) for made, read in pairwise(layers)]
 
     def deploy(self) -> DeployGraph:
         """The network as it ships."""

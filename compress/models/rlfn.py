@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.models.channels import ChannelGroup
+from compress.models.taps import thirds
+
+SMALLEST = 15  # pixels that the attention's stride, pooling and two unpadded convolutions take
+
 
 @dataclass(frozen=True, kw_only=True)
 class RLFNConfig:
@@ -66,9 +71,10 @@ class ResidualLocalFeatureBlock(nn.Module):
 
 
 class RLFN(nn.Module):
-    """(N, 3, H, W) RGB in [0, 1] to (N, 3, s*H, s*W); at least 15x15. The weights work on [0, 255] inside.
+    """(N, 3, H, W) RGB in [0, 1] to (N, 3, s*H, s*W). The weights work on [0, 255] inside.
 
-    Clipped to [0, 1] in eval mode only.
+    Sides below 15 pixels, which vanish in the attention, are continued by their last pixels first. Clipped to [0, 1] in
+    eval mode only.
     """
 
     def __init__(self, config: RLFNConfig):
@@ -84,12 +90,48 @@ class RLFN(nn.Module):
         )
 
     def forward(self, lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        lr = F.pad(lr, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)), "replicate")
         first = x = self.conv_1(lr * 255)
         for i in range(1, self.config.blocks + 1):
             x = self.get_submodule(f"block_{i}")(x)
         sr = self.upsampler(self.conv_2(x) + first).float() / 255
+        sr = sr[..., : self.config.scale * height, : self.config.scale * width]
         return sr if self.training else sr.clamp(0, 1)
 
     def merged(self) -> "RLFN":
         """Itself: there are no branches."""
         return self
+
+    def taps(self) -> list[str]:
+        """Three modules with (N, C, H, W) features, after about 1/3, 2/3 and 3/3 of the blocks."""
+        return thirds(["conv_1", *(f"block_{i}" for i in range(1, self.config.blocks + 1))])
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """The streams that the skips tie, each block's two inner widths, and the three of its attention.
+
+        What enters a block is added to its third convolution's output. What leaves it is gated by its attention.
+        """
+        width, narrow = self.config.channels, self.config.attention_channels
+        blocks = [f"block_{i}" for i in range(1, self.config.blocks + 1)]
+        entering = [_ties_of_entering(block) for block in (*blocks, None)]
+        producers, consumers = entering[0]
+        groups = [ChannelGroup.of("channels", width, ["conv_1", "conv_2", *producers], [*consumers, "upsampler.0"])]
+        for block, (producers, consumers) in zip(blocks, entering[1:], strict=True):
+            esa = f"{block}.esa"
+            groups += [
+                ChannelGroup.of("channels", width, [f"{block}.c1_r"], [f"{block}.c2_r"]),
+                ChannelGroup.of("channels", width, [f"{block}.c2_r"], [f"{block}.c3_r"]),
+                ChannelGroup.of(
+                    "channels", width, [f"{block}.c5", f"{esa}.conv4", *producers], [f"{esa}.conv1", *consumers]
+                ),
+                ChannelGroup.of("attention_channels", narrow, [f"{esa}.conv1"], [f"{esa}.conv2", f"{esa}.conv_f"]),
+                ChannelGroup.of("attention_channels", narrow, [f"{esa}.conv2"], [f"{esa}.conv3"]),
+                ChannelGroup.of("attention_channels", narrow, [f"{esa}.conv3", f"{esa}.conv_f"], [f"{esa}.conv4"]),
+            ]
+        return groups
+
+
+def _ties_of_entering(block: str | None) -> tuple[list[str], list[str]]:
+    """Producers and consumers of the channels that enter a block, or the last convolution for None."""
+    return ([f"{block}.c3_r"], [f"{block}.c1_r", f"{block}.c5"]) if block else ([], ["conv_2"])

@@ -4,6 +4,7 @@ Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative 
 a 9x9 head, residual blocks under a long skip connection, PixelShuffle stages, a 9x9 tail.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,8 @@ from compress.deploy import (
     fold_batch_norm,
     shuffle_order,
 )
+from compress.models.channels import ChannelGroup, Producer
+from compress.models.taps import thirds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class SRResNetConfig:
         scale: 2, 3, 4 or 8; powers of two go through x2 stages, 3 through one x3 stage.
         blocks: residual blocks (B or N in the papers: 16; the compressed ones have 6 or 4).
         channels: feature maps.
+        block_channels: between the two convolutions of a residual block; 0 for `channels`.
+        stage_channels: after each upsampling stage; 0 for `channels`.
         activation: 'prelu' (one learned slope per layer) or 'relu' (the faster choice for int8).
         batch_norm: in the residual blocks.
         trunk_end: what follows the convolution after the blocks: 'batch_norm' as published, 'activation' as in
@@ -45,6 +50,8 @@ class SRResNetConfig:
     scale: Literal[2, 3, 4, 8] = 4
     blocks: int = 16
     channels: int = 64
+    block_channels: int = 0
+    stage_channels: int = 0
     activation: Literal["prelu", "relu"] = "prelu"
     batch_norm: bool = True
     trunk_end: Literal["batch_norm", "activation", "none"] = "batch_norm"
@@ -52,17 +59,27 @@ class SRResNetConfig:
     head_kernel: int = 9
     tail_kernel: int = 9
 
+    @property
+    def inner_width(self) -> int:
+        """Feature maps inside a residual block."""
+        return self.block_channels or self.channels
+
+    @property
+    def stage_width(self) -> int:
+        """Feature maps after an upsampling stage."""
+        return self.stage_channels or self.channels
+
 
 class ResidualBlock(nn.Module):
     """x + norm(conv(activation(norm(conv(x)))))."""
 
     def __init__(self, config: SRResNetConfig):
         super().__init__()
-        width = config.channels
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(width) if config.batch_norm else nn.Identity()
+        width, inner = config.channels, config.inner_width
+        self.conv1 = nn.Conv2d(width, inner, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(inner) if config.batch_norm else nn.Identity()
         self.activation = _activation(config)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(inner, width, 3, padding=1)
         self.norm2 = nn.BatchNorm2d(width) if config.batch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,10 +89,10 @@ class ResidualBlock(nn.Module):
 class UpsampleStage(nn.Module):
     """Convolution, PixelShuffle, activation."""
 
-    def __init__(self, config: SRResNetConfig, factor: int):
+    def __init__(self, config: SRResNetConfig, channels: int, factor: int):
         super().__init__()
         self.factor = factor
-        self.conv = nn.Conv2d(config.channels, config.channels * factor**2, 3, padding=1)
+        self.conv = nn.Conv2d(channels, config.stage_width * factor**2, 3, padding=1)
         self.activation = _activation(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,8 +112,12 @@ class SRResNet(nn.Module):
         self.trunk = nn.Conv2d(width, width, 3, padding=1)
         ends = {"batch_norm": nn.BatchNorm2d(width), "activation": _activation(config), "none": nn.Identity()}
         self.trunk_end = ends[config.trunk_end]
-        self.stages = nn.ModuleList(UpsampleStage(config, factor) for factor in stage_factors(config.scale))
-        self.tail = _same_conv(width, 3, config.tail_kernel)
+        factors = stage_factors(config.scale)
+        widths = [width, *[config.stage_width] * len(factors)]  # before the first stage and after each
+        self.stages = nn.ModuleList(
+            UpsampleStage(config, before, factor) for before, factor in zip(widths[:-1], factors, strict=True)
+        )
+        self.tail = _same_conv(widths[-1], 3, config.tail_kernel)
 
     def forward(self, lr: Tensor) -> Tensor:
         first = x = self.head_activation(self.head(lr))
@@ -113,6 +134,59 @@ class SRResNet(nn.Module):
     def merged(self) -> "SRResNet":
         """Itself: there are no branches. Batch norm is folded in `deploy`."""
         return self
+
+    def folded(self) -> "SRResNet":
+        """The equal network without batch norm; itself where there is none."""
+        config = self.config
+        folding = config.trunk_end == "batch_norm"
+        if not config.batch_norm and not folding:
+            return self
+        end = "none" if folding else config.trunk_end
+        plain = SRResNet(dataclasses.replace(config, batch_norm=False, trunk_end=end))
+        given = self.state_dict()
+        weights = {name: given[name] for name in plain.state_dict()}
+        pairs = [(f"blocks.{i}.conv{k}", f"blocks.{i}.norm{k}") for i in range(config.blocks) for k in (1, 2)]
+        for conv, norm in [*(pairs if config.batch_norm else []), *([("trunk", "trunk_end")] if folding else [])]:
+            weight, bias = fold_batch_norm(self.get_submodule(conv), self.get_submodule(norm))
+            weights |= {f"{conv}.weight": weight, f"{conv}.bias": bias}
+        plain.load_state_dict(weights)
+        return plain.train(self.training)
+
+    def taps(self) -> list[str]:
+        """Three modules with (N, C, H, W) features, after about 1/3, 2/3 and 3/3 of the blocks."""
+        return thirds(["head", *(f"blocks.{i}" for i in range(self.config.blocks))])
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """The stream, which the skips make one; then what is inside each block, and what each stage makes."""
+        config = self.config
+        blocks = [f"blocks.{i}" for i in range(config.blocks)]
+        factors = stage_factors(config.scale)
+        stages = [f"stages.{i}.conv" for i in range(len(factors))]
+        norms = [f"{block}.norm2" for block in blocks] if config.batch_norm else []
+        if config.trunk_end == "batch_norm":
+            norms.append("trunk_end")
+        stream = ChannelGroup.of(
+            "channels",
+            config.channels,
+            ["head", *(f"{block}.conv2" for block in blocks), "trunk"],
+            [*(f"{block}.conv1" for block in blocks), "trunk", stages[0]],
+            norms,
+        )
+        inside = [
+            ChannelGroup.of(
+                "block_channels",
+                config.inner_width,
+                [f"{block}.conv1"],
+                [f"{block}.conv2"],
+                [f"{block}.norm1"] if config.batch_norm else [],
+            )
+            for block in blocks
+        ]
+        after = [
+            ChannelGroup.of("stage_channels", config.stage_width, [Producer(made, factor**2)], [read])
+            for made, factor, read in zip(stages, factors, [*stages[1:], "tail"], strict=True)
+        ]
+        return [stream, *inside, *after]
 
     def deploy(self) -> DeployGraph:
         """The network as it ships."""

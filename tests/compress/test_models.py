@@ -15,22 +15,9 @@ from compress.models.reparameterization import ReparameterizedConv
 
 SMALL_ANCHOR = {"channels": 8, "blocks": 2}
 SMALL_SRRESNET = {"channels": 8, "blocks": 2, "head_kernel": 5, "tail_kernel": 3}
-
-
-def _randomised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every parameter and every batch-norm statistic differs from its initial value."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            size = max(parameter.abs().mean().item(), 0.1)
-            parameter.add_(0.2 * size * torch.randn(parameter.shape, generator=draw))
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.copy_(0.3 * torch.randn(module.running_mean.shape, generator=draw))
-                module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=draw))
-            if isinstance(module, nn.PReLU):
-                module.weight.fill_(float(torch.rand((), generator=draw)))
-    return network
+SMALL_EDSR = {"channels": 8, "blocks": 2, "residual_scale": 0.5}
+MINI_EDSR = {"channels": 16, "blocks": 8, "residual_scale": 2}
+FULL_EDSR = {"channels": 256, "blocks": 32, "residual_scale": 0.1}
 
 
 def _image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -44,10 +31,20 @@ def _image(height: int, width: int, seed: int = 0) -> Tensor:
         ("srresnet", {"blocks": 6}, 808_332),
         ("srresnet", {"blocks": 4}, 660_106),
         ("anchor", {"channels": 24, "blocks": 8}, 52_752),
+        ("edsr", {"scale": 2}, 1_369_859),
+        ("edsr", {"scale": 3}, 1_554_499),
+        ("edsr", {"scale": 4}, 1_517_571),
+        ("edsr", {**MINI_EDSR, "scale": 2}, 49_603),
+        ("edsr", {**MINI_EDSR, "scale": 3}, 61_203),
+        ("edsr", {**MINI_EDSR, "scale": 4}, 58_883),
+        ("edsr", {**FULL_EDSR, "scale": 2}, 40_729_603),
+        ("edsr", {**FULL_EDSR, "scale": 3}, 43_680_003),
+        ("edsr", {**FULL_EDSR, "scale": 4}, 43_089_923),
     ],
 )
 def test_parameter_counts_are_the_published_ones(architecture, options, parameters):
-    assert sum(p.numel() for p in build(architecture, options).parameters()) == parameters
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build(architecture, options).parameters()) == parameters
 
 
 def test_the_deploy_graph_counts_what_ships():
@@ -65,13 +62,19 @@ VARIANTS = [
     ),
     ("srresnet", {**SMALL_SRRESNET, "scale": 8}),
     ("srresnet", {**SMALL_SRRESNET, "blocks": 0}),
+    *(
+        ("edsr", {**SMALL_EDSR, "scale": s, "residual_scale": r})
+        for s, r in itertools.product((2, 3, 4), (0.1, 1, 2.0))
+    ),
+    *(("edsr", {**SMALL_EDSR, "scale": s, "block_channels": 5, "stage_channels": 6}) for s in (2, 3, 4)),
+    ("edsr", {**SMALL_EDSR, "blocks": 0}),
 ]
 
 
 @pytest.mark.parametrize(("architecture", "options"), VARIANTS)
-def test_every_variant_has_the_right_size_and_range_and_equals_its_deploy_graph(architecture, options):
+def test_every_variant_has_the_right_size_and_range_and_equals_its_deploy_graph(architecture, options, randomised):
     torch.manual_seed(0)
-    network = _randomised(build(architecture, options)).eval()
+    network = randomised(build(architecture, options)).eval()
     scale = network.config.scale
     lr = _image(9, 14)
     with torch.no_grad():
@@ -84,18 +87,26 @@ def test_every_variant_has_the_right_size_and_range_and_equals_its_deploy_graph(
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_teacher_network_has_the_right_size_and_range(scale):
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("rlfn", {"channels": 8, "blocks": 1, "attention_channels": 4}),
+        ("swinir", {"depths": (2, 1), "dim": 8, "heads": 2}),
+    ],
+)
+def test_a_teacher_network_has_the_right_size_and_range(architecture, options, scale):
     torch.manual_seed(0)
-    network = build("rlfn", {"scale": scale, "channels": 8, "blocks": 1, "attention_channels": 4}).eval()
+    network = build(architecture, {**options, "scale": scale}).eval()
     with torch.no_grad():
         sr = network(_image(20, 17))
     assert sr.shape == (1, 3, 20 * scale, 17 * scale)
     assert 0 <= sr.min() <= sr.max() <= 1
 
 
-def test_anchor_output_is_clipped_only_after_training():
+@pytest.mark.parametrize(("architecture", "options"), [("anchor", SMALL_ANCHOR), ("edsr", SMALL_EDSR)])
+def test_a_linear_output_is_clipped_only_after_training(architecture, options):
     torch.manual_seed(0)
-    network = build("anchor", SMALL_ANCHOR)
+    network = build(architecture, options)
     with torch.no_grad():
         network.tail.bias.fill_(2.0)
         assert network.train()(_image(8, 8)).max() > 1
@@ -111,9 +122,9 @@ def test_depth_to_space_equals_pixel_shuffle_in_reordered_channels(scale):
 
 
 @pytest.mark.parametrize(("given", "made"), [(3, 8), (8, 8), (8, 27)])
-def test_branches_equal_the_one_convolution_up_to_the_border(given, made):
+def test_branches_equal_the_one_convolution_up_to_the_border(given, made, randomised):
     torch.manual_seed(0)
-    conv = _randomised(ReparameterizedConv(given, made))
+    conv = randomised(ReparameterizedConv(given, made))
     with torch.no_grad():
         conv.edge_scale.copy_(torch.randn(3, made))
         for branch in (conv.widen, *conv.mix):
@@ -125,9 +136,9 @@ def test_branches_equal_the_one_convolution_up_to_the_border(given, made):
     assert (merged - branched).abs().max() < 1e-5 * max(1.0, branched.abs().max().item())
 
 
-def test_a_merged_anchor_equals_the_branched_one_and_has_no_branches():
+def test_a_merged_anchor_equals_the_branched_one_and_has_no_branches(randomised):
     torch.manual_seed(0)
-    branched = _randomised(build("anchor", {**SMALL_ANCHOR, "branches": True})).eval()
+    branched = randomised(build("anchor", {**SMALL_ANCHOR, "branches": True})).eval()
     merged = branched.merged()
     assert isinstance(merged, Anchor)
     assert not any(isinstance(module, ReparameterizedConv) for module in merged.modules())
@@ -154,6 +165,9 @@ def test_gradients_reach_every_parameter_of_every_branch():
         ("srresnet", {"channels": 8, "blocks": 1, "head_kernel": 5, "tail_kernel": 9, "scale": 4}),
         ("srresnet", {"channels": 8, "blocks": 2, "head_kernel": 3, "tail_kernel": 3, "scale": 2}),
         ("srresnet", {"channels": 8, "blocks": 1, "head_kernel": 3, "tail_kernel": 5, "scale": 3}),
+        ("edsr", {"channels": 8, "blocks": 2, "scale": 2}),
+        ("edsr", {"channels": 8, "blocks": 1, "scale": 3, "residual_scale": 2.0}),
+        ("edsr", {"channels": 8, "blocks": 1, "scale": 4, "block_channels": 4, "stage_channels": 4}),
     ],
 )
 def test_the_receptive_radius_is_what_a_changed_pixel_reaches(architecture, options):
@@ -179,6 +193,8 @@ def test_the_radius_grows_with_the_published_kernels():
     assert build("anchor", {}).deploy().receptive_radius() == 10
     # 4 (head) + 2 per block + 1 (trunk) + 1 (first stage) + 1/2 (second) + 4/4 (tail), rounded up
     assert build("srresnet", {"blocks": 4}).deploy().receptive_radius() == 16
+    # 1 (head) + 2 per block + 1 (trunk) + 1 (first stage) + 1/2 (second) + 1/4 (tail), rounded up
+    assert build("edsr", MINI_EDSR).deploy().receptive_radius() == 20
 
 
 @pytest.mark.parametrize(
@@ -187,6 +203,9 @@ def test_the_radius_grows_with_the_published_kernels():
         ("anchor", {"channels": 8, "blocks": 3, "scale": 3}),
         ("srresnet", {"channels": 8, "blocks": 2, "scale": 4}),
         ("srresnet", {"channels": 8, "blocks": 1, "scale": 3}),
+        ("edsr", {"channels": 8, "blocks": 2, "scale": 2}),
+        ("edsr", {"channels": 8, "blocks": 1, "scale": 3, "block_channels": 4}),
+        ("edsr", {"channels": 8, "blocks": 1, "scale": 4, "stage_channels": 4}),
     ],
 )
 def test_multiply_accumulates_agree_with_torchs_own_counter(architecture, options):
@@ -199,7 +218,7 @@ def test_multiply_accumulates_agree_with_torchs_own_counter(architecture, option
 @pytest.mark.parametrize(
     ("architecture", "options", "says"),
     [
-        ("edsr", {}, "expected an architecture out of anchor, srresnet, rlfn, found 'edsr'"),
+        ("espcn", {}, "expected an architecture out of anchor, srresnet, edsr, rlfn, bsrn, swinir, found 'espcn'"),
         ("anchor", {"width": 8}, "found 'width'"),
         ("anchor", {"channels": "8"}, "anchor's channels to be of type int, found '8'"),
         ("anchor", {"channels": True}, "of type int, found True"),
@@ -214,6 +233,11 @@ def test_multiply_accumulates_agree_with_torchs_own_counter(architecture, option
         ("srresnet", {"activation": "gelu"}, "one of prelu, relu"),
         ("srresnet", {"trunk_end": None}, "found None"),
         ("rlfn", {"scale": 8}, "one of 2, 3, 4, found 8"),
+        ("edsr", {"scale": 8}, "one of 2, 3, 4, found 8"),
+        ("edsr", {"residual_scale": "1"}, "edsr's residual_scale to be of type float, found '1'"),
+        ("edsr", {"residual_scale": float("nan")}, "edsr's residual_scale to be a finite number, found nan"),
+        ("edsr", {"block_channels": -8}, "edsr's block_channels to be positive, found -8"),
+        ("edsr", {"channels": 0}, "edsr's channels to be positive, found 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_sentence(architecture, options, says):
@@ -221,3 +245,14 @@ def test_what_cannot_be_built_is_refused_in_one_sentence(architecture, options, 
         build(architecture, options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (14, 40), (40, 14), (15, 15)])
+def test_rlfn_takes_images_that_would_vanish_in_its_attention(height, width, randomised):
+    network = randomised(build("rlfn", {"channels": 8, "blocks": 1, "attention_channels": 4})).eval()
+    lr = _image(height, width)
+    with torch.no_grad():
+        sr = network(lr)
+        wide = network(nn.functional.pad(lr, (0, max(0, 15 - width), 0, max(0, 15 - height)), "replicate"))
+    assert sr.shape == (1, 3, 4 * height, 4 * width)
+    assert torch.equal(sr, wide[..., : 4 * height, : 4 * width])

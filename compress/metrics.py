@@ -1,11 +1,12 @@
 """PSNR, SSIM and LPIPS, as published tables of super-resolution compute them. Needs numpy alone (LPIPS: torch)."""
 
+import contextlib
 import functools
 import math
 import pickle
 import urllib.error
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def lpips_metric(backbone: Backbone = "alex") -> Callable[[Image, Image], float]
     Raises:
         BadInput: the lpips package is missing, torchvision does not fit torch, or no backbone weights.
     """
-    network = _lpips_network(backbone)
+    network = lpips_network(backbone)
     import torch
 
     def tensor(image: Image) -> torch.Tensor:
@@ -142,30 +143,56 @@ def lpips_metric(backbone: Backbone = "alex") -> Callable[[Image, Image], float]
     return distance
 
 
-def _lpips_network(backbone: Backbone) -> Any:
-    try:
+def lpips_network(backbone: Backbone) -> Any:
+    """LPIPS v0.1 as the lpips package builds it: a network of two (N, 3, H, W) images in [-1, 1].
+
+    Raises:
+        BadInput: the lpips package is missing, torchvision does not fit torch, or no backbone weights.
+    """
+    with optional_packages("or leave LPIPS out"):
         import lpips
-        import torch
+    name, file = f"LPIPS's {backbone} backbone", _BACKBONE_FILES[backbone]
+    with imagenet_weights(name, file, "or use another backbone"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by its old argument names
+        return lpips.LPIPS(net=backbone, version="0.1", verbose=False)
+
+
+@contextlib.contextmanager
+def optional_packages(otherwise: str) -> Iterator[None]:
+    """Says in a sentence why torchvision, or what needs it, cannot be imported; `otherwise` ends it.
+
+    Raises:
+        BadInput: a package is missing, or torchvision does not fit torch.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
-        raise BadInput(
-            f"expected the package lpips with torch and torchvision, found no {error.name}: pip install lpips, or "
-            "leave LPIPS out with --lpips none."
-        ) from error
+        name = error.name
+        raise BadInput(f"expected the package {name}, found no {name}: pip install {name}, {otherwise}.") from error
     except RuntimeError as error:
         raise BadInput(
             f"expected a torchvision built for this torch, found that they do not fit ({_line(error)}): install both "
-            "from the same index and release, or leave LPIPS out with --lpips none."
+            f"from the same index and release, {otherwise}."
         ) from error
-    folder = f"{torch.hub.get_dir()}/checkpoints"
+
+
+@contextlib.contextmanager
+def imagenet_weights(network: str, file: str, otherwise: str) -> Iterator[None]:
+    """Says in a sentence why torchvision has no weights of a network, and where in torch.hub's folder their file goes.
+
+    `otherwise` ends it.
+
+    Raises:
+        BadInput: no weights and no network to fetch them through, or a damaged file.
+    """
+    import torch
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by its old argument names
-            return lpips.LPIPS(net=backbone, version="0.1", verbose=False)
+        yield
     except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"expected the ImageNet weights of LPIPS's {backbone} backbone, found none that can be used "
-            f"({_line(error)}): put {_BACKBONE_FILES[backbone]} into {folder} "
-            "(TORCH_HOME moves it), or use another --lpips."
+            f"expected the ImageNet weights of {network}, found none that can be used ({_line(error)}): "
+            f"put {file} into {torch.hub.get_dir()}/checkpoints (TORCH_HOME moves it), {otherwise}."
         ) from error
 
 

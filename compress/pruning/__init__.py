@@ -1,0 +1,1 @@
+"""Pruning: zeros by pattern (masks), and parts of a network that are removed."""

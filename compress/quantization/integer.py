@@ -64,9 +64,9 @@ class IntegerStudent(nn.Module):
         if isinstance(operator, Conv):
             return _conv(x[0], self.quantization.layers[name], operator, given[0], wanted)
         if isinstance(operator, Add):
-            return _sum(x[0] - given[0].zero_point, given[0].scale, x[1] - given[1].zero_point, given[1].scale, wanted)
+            return add(x[0] - given[0].zero_point, given[0].scale, x[1] - given[1].zero_point, given[1].scale, wanted)
         if isinstance(operator, PReLU):
-            return _prelu(x[0] - given[0].zero_point, given[0].scale, operator.slope, wanted)
+            return prelu(x[0] - given[0].zero_point, given[0].scale, operator.slope, wanted)
         if isinstance(operator, Sigmoid):
             return quantize(torch.sigmoid(dequantize(x[0], given[0])), wanted)
         if isinstance(operator, Clip):  # a value of scale 1/255 and zero point -128 cannot leave [0, 1]
@@ -86,7 +86,7 @@ def dequantize(integers: Tensor, scale: ActivationScale) -> Tensor:
     return (integers - scale.zero_point) * scale.scale
 
 
-def _sum(a: Tensor, a_scale: float, b: Tensor, b_scale: float, wanted: ActivationScale, sign: int = 1) -> Tensor:
+def add(a: Tensor, a_scale: float, b: Tensor, b_scale: float, wanted: ActivationScale, sign: int = 1) -> Tensor:
     """a * a_scale + sign * b * b_scale for integers without zero point, rounded once.
 
     XNNPACK's arithmetic: both ratios to the output scale as fixed-point factors of 21 bits, one shift, half rounds up.
@@ -94,15 +94,17 @@ def _sum(a: Tensor, a_scale: float, b: Tensor, b_scale: float, wanted: Activatio
     ratios = [float(np.float32(scale) / np.float32(wanted.scale)) for scale in (a_scale, b_scale)]
     shift = 21 - math.frexp(max(ratios))[1]
     left, right = (round(math.ldexp(ratio, shift)) for ratio in ratios)
-    total = a.long() * left + b.long() * (sign * right) + (1 << (shift - 1))
-    return ((total >> shift) + wanted.zero_point).clamp(LOW, HIGH).float()
+    half = 1 << (shift - 1)
+    kind = torch.int32 if 255 * (left + right) + half < 2**31 else torch.int64  # the first is several times faster
+    total = a.to(kind).mul_(left).add_(b.to(kind), alpha=sign * right).add_(half)
+    return total.bitwise_right_shift_(shift).add_(wanted.zero_point).clamp_(LOW, HIGH).float()
 
 
-def _prelu(x: Tensor, scale: float, slope: float, wanted: ActivationScale) -> Tensor:
+def prelu(x: Tensor, scale: float, slope: float, wanted: ActivationScale) -> Tensor:
     """relu(x) - slope * relu(-x) for integers without zero point, rounded once."""
     if slope == 0:
         return quantize(x.relu() * scale, wanted)
-    return _sum(x.relu(), scale, (-x).relu(), abs(slope) * scale, wanted, sign=-1 if slope > 0 else 1)
+    return add(x.relu(), scale, (-x).relu(), abs(slope) * scale, wanted, sign=-1 if slope > 0 else 1)
 
 
 def _conv(x: Tensor, layer: IntegerWeights, operator: Conv, given: ActivationScale, wanted: ActivationScale) -> Tensor:

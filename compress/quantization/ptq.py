@@ -15,6 +15,7 @@ from compress.quantization.scheme import PIXELS, WEIGHT_LIMIT, ActivationScale, 
 
 BATCH = 16
 SMALLEST_SCALE = 1e-9  # of a weight channel that is all zeros
+MOVES = (Repeat, DepthToSpace)  # operators that only move values
 
 
 def quantize_student(student: Student, crops: CalibrationCrops, rule: RangeRule = "mse") -> Student:
@@ -45,47 +46,59 @@ def quantize_student(student: Student, crops: CalibrationCrops, rule: RangeRule 
 
 
 def activation_scales(graph: DeployGraph, crops: Tensor, rule: RangeRule) -> dict[str, ActivationScale]:
-    """A scale for the input and every step; steps that only move values share their input's."""
-    pinned = pixel_values(graph)
-    histograms = {
-        name: Histogram()
-        for name, operator, _ in graph.steps()
-        if name not in pinned and not isinstance(operator, (Repeat, DepthToSpace))
-    }
+    """A scale for the input and every step, chosen for those values that have one of their own."""
+    owners = scale_owners(graph)
+    histograms = {owner: Histogram() for owner in owners.values() if owner != INPUT}
     for name, value in _observed(graph, crops):
         if name in histograms:
             histograms[name].see_extremes(value)
     for name, value in _observed(graph, crops):
         if name in histograms:
             histograms[name].count(value)
-    scales = {INPUT: PIXELS}
-    for name, _, inputs in graph.steps():
+    chosen = {name: scale_of(*RULES[rule](histogram)) for name, histogram in histograms.items()}
+    return {name: PIXELS if owner == INPUT else chosen[owner] for name, owner in owners.items()}
+
+
+def scale_owners(graph: DeployGraph) -> dict[str, str]:
+    """For the input and every step, the value whose scale it has: the input's for all that are pixels, their input's
+    for steps that only move values, else its own."""
+    pinned, owners = pixel_values(graph), {INPUT: INPUT}
+    for name, operator, inputs in graph.steps():
         if name in pinned:
-            scales[name] = PIXELS
-        elif name in histograms:
-            scales[name] = scale_of(*RULES[rule](histograms[name]))
+            owners[name] = INPUT
         else:
-            scales[name] = scales[inputs[0]]
-    return scales
+            owners[name] = owners[inputs[0]] if isinstance(operator, MOVES) else name
+    return owners
 
 
 def pixel_values(graph: DeployGraph) -> set[str]:
     """Values with scale exactly 1/255: the output, and what it is only a clipped or moved copy of."""
     name = graph.output
     names = {name}
-    while isinstance(graph.operators[name], (Clip, DepthToSpace, Repeat)) and graph.inputs[name][0] != INPUT:
+    while isinstance(graph.operators[name], (Clip, *MOVES)) and graph.inputs[name][0] != INPUT:
         name = graph.inputs[name][0]
         names.add(name)
     return names
 
 
-def integer_weights(conv: Conv, given: ActivationScale) -> IntegerWeights:
-    """Per-channel symmetric int8 weights, and the bias in units of (input scale * weight scale)."""
-    scale = (conv.weight.abs().amax((1, 2, 3)) / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
+def integer_weights(conv: Conv, given: ActivationScale, scale: Tensor | None = None) -> IntegerWeights:
+    """Per-channel symmetric int8 weights, and the bias in units of (input scale * weight scale).
+
+    Args:
+        conv: float.
+        given: scale of its input.
+        scale: of every output channel; left out, `channel_scales`.
+    """
+    scale = channel_scales(conv.weight) if scale is None else scale
     weight = (conv.weight / scale[:, None, None, None]).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT).to(torch.int8)
     bias = (conv.bias.double() / (scale.double() * given.scale)).round()
     limit = torch.iinfo(torch.int32)
     return IntegerWeights(weight, scale, bias.clamp(limit.min, limit.max).to(torch.int32))
+
+
+def channel_scales(weight: Tensor) -> Tensor:
+    """Scales with which the largest weight of every output channel becomes 127 or -127."""
+    return (weight.abs().amax((1, 2, 3)) / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from compress import files
 from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.models import ARCHITECTURES, build
+from compress.pruning.masks import Masks
 from compress.quantization.integer import IntegerStudent
 from compress.quantization.scheme import Quantization
 
@@ -46,7 +47,7 @@ class Student:
         config: options of the architecture.
         weights: the state dict of the float network (branches merged).
         quantization: the int8 form, or None for a float student.
-        sparsity: masks that fine-tuning and export must keep, or None.
+        sparsity: masks of `weights` that fine-tuning, quantization and export keep, or None.
         provenance: recipe, teacher, data manifest hash, steps, versions.
         metrics: result rows, each with its protocol.
         file_hash: SHA-256 of the file it was read from; None before it is saved.
@@ -56,7 +57,7 @@ class Student:
     config: dict[str, Any]
     weights: dict[str, Tensor]
     quantization: Quantization | None = None
-    sparsity: dict[str, Any] | None = None
+    sparsity: Masks | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     file_hash: str | None = None
@@ -91,7 +92,7 @@ class Student:
             shippable = ", ".join(name for name, known in ARCHITECTURES.items() if hasattr(known.network, "deploy"))
             raise BadInput(
                 f"expected an architecture that can ship ({shippable}), found {self.architecture!r}: "
-                "it serves as a teacher only, so distil a student from it."
+                "it has no deploy form, so distil a student from it."
             )
         return network.deploy()
 
@@ -104,8 +105,12 @@ def save_student(student: Student, path: str | Path) -> str:
     """Writes student.pt atomically and returns its SHA-256.
 
     The file is a dict that `torch.load(weights_only=True)` accepts, made of containers, numbers, strings, tensors.
+
+    Raises:
+        BadInput: masks that do not fit the weights.
     """
     network = student.network()
+    _check_masks(student, Path(path))
     radius = network.deploy().receptive_radius() if hasattr(network, "deploy") else None
     content = {
         "format": FORMAT,
@@ -116,7 +121,7 @@ def save_student(student: Student, path: str | Path) -> str:
         "value_range": list(VALUE_RANGE),
         "weights": student.weights,
         "quantization": student.quantization.to_dict() if student.quantization else None,
-        "sparsity": student.sparsity,
+        "sparsity": student.sparsity.to_dict() if student.sparsity else None,
         "receptive_radius": radius,
         "provenance": student.provenance,
         "metrics": student.metrics,
@@ -131,7 +136,7 @@ def load_student(path: str | Path) -> Student:
 
     Raises:
         BadInput: missing, not a checkpoint, would run code, truncated or damaged, another program's weights, newer
-            format, unknown architecture, or weights that do not fit the configuration; each with its own sentence.
+            format, unknown architecture, or weights, scales or masks that do not fit; each with its own sentence.
     """
     path = Path(path)
     content = read_tensors(path)
@@ -157,7 +162,7 @@ def load_student(path: str | Path) -> Student:
         config=content["config"],
         weights=content["weights"],
         quantization=_read_quantization(content["quantization"], path),
-        sparsity=content["sparsity"],
+        sparsity=_read_masks(content["sparsity"], path),
         provenance=content["provenance"],
         metrics=content["metrics"],
         file_hash=files.sha256(path),
@@ -225,6 +230,26 @@ def _read_quantization(plain: dict[str, Any] | None, path: Path) -> Quantization
         ) from error
 
 
+def _read_masks(plain: dict[str, Any] | None, path: Path) -> Masks | None:
+    try:
+        return None if plain is None else Masks.from_dict(plain)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"expected the masks of a pruned student in {path}, found unusable ones ({error}): prune it again."
+        ) from error
+
+
+def _check_masks(student: Student, path: Path) -> None:
+    if student.sparsity:
+        layers = student.quantization.layers if student.quantization else {}
+        try:
+            student.sparsity.check(student.network(), {name: layer.weight for name, layer in layers.items()})
+        except ValueError as error:
+            raise BadInput(
+                f"expected masks that fit the weights in {path}, found that {error}: prune it again."
+            ) from error
+
+
 def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> None:
     """Builds what the file describes, so that a file that loads is a file that runs."""
     try:
@@ -252,3 +277,4 @@ def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> 
             raise BadInput(
                 f"expected scales that fit the network in {path}, found that {error}: quantize it again."
             ) from error
+    _check_masks(student, path)

@@ -9,15 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, set_loader
 
 from compress.errors import BadInput, run_command
+from compress.variants import parse_yaml
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
+set_loader("recipe", parse_yaml, exceptions=(yaml.YAMLError,))
+
+
 class Parser(ArgumentParser):
-    """jsonargparse's parser, with usage errors as BadInput instead of an exit."""
+    """jsonargparse's parser, with values read as recipes are and usage errors as BadInput instead of an exit."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"parser_mode": "recipe", **options})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         key, found = re.search(r'"([\w.]+)"', message), re.search(r"(?:Got|Given) value: (.*)", message)

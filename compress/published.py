@@ -4,6 +4,7 @@
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from compress.errors import BadInput
 from compress.files import sha256
 from compress.models import build
 
-Layout = Literal["leftthomas", "goldhuang", "rlfn"]
+Layout = Literal["leftthomas", "goldhuang", "rlfn", "bsrn"]
 Weights = Mapping[str, Tensor]
+NESTED = ("params_ema", "params", "state_dict")  # what training programs keep weights under, the best first
+INSTALL = "pip install 'pocketsr[teachers]'"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ def _rlfn_config(weights: Weights) -> dict[str, Any]:
         "channels": len(weights["conv_1.weight"]),
         "blocks": _count(weights, r"block_(\d+)\.c5\.weight"),
         "attention_channels": len(weights["block_1.esa.conv1.weight"]),
+    }
+
+
+def _bsrn_config(weights: Weights) -> dict[str, Any]:
+    return {
+        "scale": round((len(weights["upsampler.upsampleOneStep.0.weight"]) / 3) ** 0.5),
+        "channels": len(weights["c1.weight"]),
+        "blocks": _count(weights, r"B(\d+)\.c5\.weight"),
+        "distilled_channels": len(weights["B1.c4.dw.weight"]),
+        "attention_channels": len(weights["B1.esa.conv1.weight"]),
+        "squeeze_channels": len(weights["B1.cca.conv_du.0.weight"]),
     }
 
 
@@ -92,6 +106,7 @@ LAYOUTS: dict[str, PublishedLayout] = {
         _srresnet_config,
     ),
     "rlfn": PublishedLayout("rlfn", (), _rlfn_config),
+    "bsrn": PublishedLayout("bsrn", (), _bsrn_config),
 }
 
 
@@ -99,26 +114,49 @@ def load_published(path: str | Path, layout: Layout) -> nn.Module:
     """A network of ours with published weights, in eval mode. Every weight must find its place.
 
     Raises:
-        BadInput: an unreadable file (see `compress.checkpoint.read_tensors`), or weights of another layout.
+        BadInput: an unreadable file (see `read_weights`), or weights of another layout.
     """
     path = Path(path)
     known = LAYOUTS[layout]
-    found = read_tensors(path)
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    found = read_weights(path)
+    if isinstance(found, dict):
+        found = next((found[name] for name in NESTED if isinstance(found.get(name), dict)), found)
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise BadInput(f"expected a state dict of layout {layout!r}, found something else in {path}: check the layout.")
     weights = {rename(key, known): value for key, value in found.items()}
     try:
         network = build(known.architecture, known.config(weights))
         missing, unexpected = network.load_state_dict(weights, strict=False)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, TypeError) as error:
+        detail = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise BadInput(
-            f"expected weights of layout {layout!r}, found others in {path} ({error}): check the layout."
+            f"expected weights of layout {layout!r}, found others in {path} ({detail}): check the layout."
         ) from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
         odd = ", ".join((missing + unexpected)[:3])
         raise BadInput(f"expected weights of layout {layout!r}, found others in {path} ({odd}): check the layout.")
     return network.eval()
+
+
+def read_weights(path: Path) -> Any:
+    """What a .safetensors file or a PyTorch checkpoint holds, tensors on the CPU. Nothing in it is executed.
+
+    Raises:
+        BadInput: missing, damaged or of another kind; see `compress.checkpoint.read_tensors`.
+    """
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return read_tensors(path)
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise BadInput(f"expected safetensors to read {path}, found it missing: {INSTALL}.") from error
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise BadInput(
+            f"expected a whole .safetensors file, found a damaged one in {path} ({error}): copy or download it again."
+        ) from error
 
 
 def rename(key: str, layout: PublishedLayout) -> str:

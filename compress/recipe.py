@@ -1,7 +1,9 @@
 """A recipe: everything that defines one training run, as a YAML file with typed, checked fields."""
 
 import dataclasses
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +12,12 @@ from compress.cli import Parser
 from compress.data.sources import DEFAULT_SOURCE
 from compress.errors import BadInput
 from compress.teachers import TeacherSpec
+from compress.variants import read_variant
 
 HELP = (
     "Trains a student, alone or under torchrun. Every option of the recipe can be changed on the command line, as in "
-    "`--schedule.steps 1000`. A run that was stopped or killed goes on when the same command is given again."
+    "`--schedule.steps 1000`; `--quick` takes the recipe's short form, `--variant NAME` another one. A run that was "
+    "stopped or killed goes on when the same command is given again."
 )
 
 
@@ -25,11 +29,13 @@ class ModelSpec:
         architecture: a name in `compress.models.ARCHITECTURES`.
         options: of the architecture.
         start: a student.pt to go on from, which then brings its own architecture and options.
+        sizes: a JSON file made by `compress.pruning.sizes`, whose options go before those named here.
     """
 
     architecture: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     start: Path | None = None
+    sizes: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,36 @@ class MethodSpec:
 
     name: str = "supervised"
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TechniqueSpec:
+    """What happens to the weights while it trains.
+
+    Attributes:
+        name: a name in `compress.techniques.TECHNIQUES`; a student with masks keeps them in any case.
+        options: of the technique.
+    """
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorSpec:
+    """The discriminator of an adversarial method; see `compress.models.discriminator`.
+
+    Attributes:
+        width: channels of its first layer, 64 in SRGAN.
+        dense: units of its hidden dense layer.
+        start: a discriminator.pt to go on from, of the same sizes.
+        teacher: a discriminator.pt to distil, for methods that do.
+    """
+
+    width: int = 64
+    dense: int = 1024
+    start: Path | None = None
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +148,9 @@ class Recipe:
     """One training run.
 
     Attributes:
-        model, method, teacher, data, schedule, validation: see their classes.
-        out: folder of the run: state.pt, student.pt, log.csv, curve.png, strip.png.
+        model, method, technique, teacher, discriminator, data, schedule, validation: see their classes.
+        out: folder of the run: state.pt, student.pt, log.csv, curve.png, strip.png; adversarial runs leave a
+            discriminator.pt too.
         seed: of the initial weights and of the patches.
         precision: 'bf16' (mixed), 'float32', or 'auto': bf16 where the processor computes it natively.
         save_every: steps between saves of the resumable state.
@@ -122,7 +159,9 @@ class Recipe:
     model: ModelSpec
     schedule: ScheduleSpec
     method: MethodSpec = MethodSpec()
+    technique: TechniqueSpec = TechniqueSpec()
     teacher: TeacherSpec | None = None
+    discriminator: DiscriminatorSpec | None = None
     data: DataSpec = DataSpec()
     validation: ValidationSpec = ValidationSpec()
     out: Path = Path("runs/train")
@@ -140,7 +179,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raises BadInput for numbers that cannot work, before anything is loaded."""
-        schedule, data = self.schedule, self.data
+        schedule, data, model = self.schedule, self.data, self.model
         for name, value, low, high in (
             ("schedule.steps", schedule.steps, 1, math.inf),
             ("schedule.learning_rate", schedule.learning_rate, 1e-12, 10),
@@ -155,20 +194,31 @@ class Recipe:
         ):
             if not low <= value <= high:
                 raise BadInput(f"expected {name} between {low} and {high}, found {value}: correct the recipe.")
-        if (self.model.architecture is None) == (self.model.start is None):
-            found = "neither" if self.model.start is None else "both"
+        if (model.architecture is None) == (model.start is None):
+            found = "neither" if model.start is None else "both"
             raise BadInput(f"expected either model.architecture or model.start in the recipe, found {found}: give one.")
+        if model.start and (model.options or model.sizes):
+            raise BadInput(
+                "expected no model.options and no model.sizes beside model.start, found some: the student.pt brings its own."
+            )
 
 
 def named_paths(fingerprint: dict[str, Any]) -> dict[str, Any]:
     """A fingerprint with names in place of paths, for provenance: where files lay is nobody else's business."""
-    model, data, teacher = fingerprint["model"], fingerprint["data"], fingerprint["teacher"]
-    return {
-        **fingerprint,
-        "model": {**model, "start": model["start"] and Path(model["start"]).name},
-        "data": {**data, "folder": Path(data["folder"]).name},
-        "teacher": teacher and {**teacher, "file": Path(teacher["file"]).name},
-    }
+    named = dict(fingerprint)
+    for section, paths in PATHS.items():
+        if fingerprint[section]:
+            names = {path: value and Path(value).name for path, value in fingerprint[section].items() if path in paths}
+            named[section] = {**fingerprint[section], **names}
+    return named
+
+
+PATHS = {
+    "model": ("start", "sizes"),
+    "data": ("folder",),
+    "teacher": ("file",),
+    "discriminator": ("start", "teacher"),
+}
 
 
 def _plain(value: Any) -> Any:
@@ -180,18 +230,22 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """A recipe from its YAML file, with `--name.of.option value` overrides.
+def read_recipe(path: Path, overrides: Sequence[str] = (), variant: str | None = None) -> Recipe:
+    """A recipe from its YAML file, in one of its variants, with `--name.of.option value` overrides.
 
     Raises:
-        BadInput: no such file, not YAML, an unknown key, a value of the wrong type.
+        BadInput: no such file, not YAML, an unknown variant or key, a value of the wrong type.
     """
     if not path.is_file():
         raise BadInput(f"expected a recipe (a YAML file), found nothing at {path}: see the folder recipes/.")
+    return recipe_from(read_variant(path, variant), overrides)
+
+
+def recipe_from(values: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain values. Raises BadInput for an unknown key or a value of the wrong type."""
     parser = recipe_parser()
-    parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
-    fields = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
-    return Recipe(**fields)
+    parsed = parser.instantiate(parser.parse_args(["--config", json.dumps(values), *overrides]))
+    return Recipe(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)})
 
 
 def recipe_parser() -> Parser:

@@ -1,44 +1,32 @@
-"""The one training loop: `python -m compress.train recipes/NAME.yaml`, alone or under torchrun.
+"""Training: `python -m compress.train recipes/NAME.yaml`, alone or under torchrun.
 
 Every option of the recipe can be changed on the command line, as in `--schedule.steps 1000`. A run that was stopped or
 killed goes on where it last saved when the same command is given again.
 """
 
-import importlib.metadata
-import logging
-import math
+import dataclasses
+import json
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.allocator import keep_freed_memory
-from compress.checkpoint import Student, load_student, save_student
-from compress.data.benchmarks import Benchmark, open_benchmark
-from compress.data.bicubic import imresize
-from compress.data.patches import Patches, StepSampler, patch_loader, to_batch
-from compress.errors import BadInput, StoppedRun, run_command
-from compress.evaluate import evaluate, torch_upscaler
-from compress.logbook import Logbook, save_strip
-from compress.methods import Method, make_method
+from compress.checkpoint import Student, load_student
+from compress.data.benchmarks import open_benchmark
+from compress.distributed import deaths_in_words, launch, leave
+from compress.errors import BadInput, run_command
+from compress.methods import METHODS, Method, make_method
 from compress.models import build
-from compress.progress import progress
-from compress.recipe import Recipe, named_paths, read_recipe, recipe_parser
-from compress.schedule import learning_rate
-from compress.state import TrainingState, load_state, save_state
+from compress.models.discriminator import Discriminator, DiscriminatorConfig, check_patch, load_discriminator
+from compress.recipe import DiscriminatorSpec, ModelSpec, Recipe, read_recipe, recipe_parser
+from compress.run import Run
+from compress.state import load_state
 from compress.teachers import Teacher, load_teacher
+from compress.techniques import make_technique
 from compress.training_data import prepare_patches
-
-LOG_EVERY = 50
 
 
 def train(recipe: Recipe) -> Student:
@@ -46,252 +34,102 @@ def train(recipe: Recipe) -> Student:
 
     Raises:
         BadInput: anything in the recipe that cannot work, before the training starts.
-        StoppedRun: the loss or its gradient became NaN or infinite.
+        StoppedRun: the loss or its gradient became NaN or infinite, or another process of the run died.
         KeyboardInterrupt: after saving the state, when the process was asked to stop.
     """
     recipe.check()
     keep_freed_memory()
-    fabric = make_fabric(recipe)
+    with deaths_in_words(recipe.out):
+        return _train(launch(recipe.precision), recipe)
+
+
+def _train(fabric: Fabric, recipe: Recipe) -> Student:
     fabric.seed_everything(recipe.seed, verbose=False)
     silent = not fabric.is_global_zero
-    network = start_network(recipe)
+    start = load_start(recipe.model.start) if recipe.model.start else None
+    network = start.network() if start else build(str(recipe.model.architecture), model_options(recipe.model))
     scale = network.config.scale
+    technique = make_technique(recipe.technique.name, recipe.technique.options, start.sparsity if start else None)
+    network = technique.prepare(network)
+    optimizer = technique.optimizer(network, recipe.schedule)
     teacher = load_teacher(recipe.teacher, scale) if recipe.teacher else None
-    method = make_method(recipe.method.name, recipe.method.options, teacher.network if teacher else None)
+    method = start_method(recipe, scale, teacher)
     benchmarks = [open_benchmark(name, scale, recipe.validation.data) for name in recipe.validation.sets]
-    state = load_state(recipe.out / "state.pt", recipe.fingerprint())
-    patches = prepare_patches(fabric, recipe, scale, teacher, silent)
-    run = Run(fabric, recipe, network, method, patches, benchmarks, state)
+    # from the first process: other machines may not share its disk
+    state = fabric.broadcast(load_state(recipe.out / "state.pt", recipe.fingerprint()) if not silent else None)
+    labeller = teacher if METHODS[recipe.method.name].labels else None
+    patches = prepare_patches(fabric, recipe, scale, labeller, silent)
+    run = Run(fabric, recipe, network, optimizer, method, technique, patches, benchmarks, state)
     run.to_the_end()
-    return run.finish(teacher)
+    return run.finish(teacher, start)
 
 
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Lightning Fabric for this process: alone, or one of those that torchrun started."""
-    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-    low = recipe.precision == "bf16" or (recipe.precision == "auto" and native)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator="auto",
-        devices=local,
-        num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
-        precision="bf16-mixed" if low else "32-true",
-    )
-    fabric.launch()
-    return fabric
-
-
-def start_network(recipe: Recipe) -> nn.Module:
-    """The network to train: fresh, or with the weights of `model.start`."""
-    spec = recipe.model
-    if spec.start is None:
-        assert spec.architecture is not None
-        return build(spec.architecture, spec.options)
-    student = load_student(spec.start)
+def load_start(path: Path) -> Student:
+    """The student to go on from. Raises BadInput for an int8 one."""
+    student = load_student(path)
     if student.quantization:
-        raise BadInput(f"expected a float student to train on, found an int8 one in {spec.start}: give the float one.")
-    return student.network()
+        raise BadInput(f"expected a float student to train on, found an int8 one in {path}: give the float one.")
+    return student
 
 
-class Run:
-    """A training run in progress."""
+def model_options(spec: ModelSpec) -> dict[str, Any]:
+    """Options of the network: those of `model.sizes`, and over them those of the recipe.
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        recipe: Recipe,
-        network: nn.Module,
-        method: Method,
-        patches: Patches,
-        benchmarks: list[Benchmark],
-        state: TrainingState | None,
-    ):
-        self.fabric, self.recipe, self.patches, self.benchmarks = fabric, recipe, patches, benchmarks
-        schedule = recipe.schedule
-        network = network.to(fabric.device).train()
-        optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, betas=schedule.betas)
-        self.average = None
-        if schedule.ema:
-            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
-        self.step = 0
-        self.sums: dict[str, float] = {}
-        if state:
-            _restore(network, optimizer, self.average, state, recipe.out)
-            self.step, self.sums = state.step, state.sums
-        self.network = network
-        self.student, self.optimizer = fabric.setup(network, optimizer)
-        self.method = method.to(fabric.device).train()
-        self.log = Logbook(recipe.out / "log.csv", self.step)
-        self.stop_asked = False
-
-    def to_the_end(self) -> None:
-        """Trains up to the last step; saves, logs and validates on the way."""
-        recipe, total = self.recipe, self.recipe.schedule.steps
-        if self.step >= total:
-            return
-        images = recipe.data.batch * self.fabric.world_size
-        sampler = StepSampler(self.step, total, recipe.data.batch, self.fabric.global_rank, self.fabric.world_size)
-        loader = patch_loader(self.patches, sampler, recipe.data.workers)
-        restore = self._listen_for_stop()
-        clock, clock_step = time.monotonic(), self.step
-        try:
-            with progress("train", total, done=self.step, silent=not self.fabric.is_global_zero) as update:
-                for batch in loader:
-                    losses = self._train_step(batch)
-                    self.step += 1
-                    for name, value in losses.items():
-                        self.sums[name] = self.sums.get(name, 0.0) + value
-                    self.sums["count"] = self.sums.get("count", 0.0) + 1
-                    if self.step % LOG_EVERY == 0 or self.step == total:
-                        speed = images * (self.step - clock_step) / (time.monotonic() - clock)
-                        self._log_losses(speed)
-                        update(self.step, f"loss {sum(losses.values()):.4f}, {speed:.0f} images/s,")
-                        clock, clock_step = time.monotonic(), self.step
-                    if self.step % recipe.validation.every == 0 or self.step == total:
-                        self._validate()
-                    if self.step % recipe.save_every == 0 or self.step == total or self.stop_asked:
-                        self._save()
-                    if self.stop_asked:
-                        raise KeyboardInterrupt
-        finally:
-            restore()
-
-    def finish(self, teacher: Teacher | None) -> Student:
-        """Writes student.pt: the averaged weights, branches merged, with provenance and the last validation."""
-        recipe, collection = self.recipe, self.patches.collection
-        provenance = {
-            "recipe": named_paths(recipe.fingerprint()),
-            "teacher": {"description": teacher.description, "key": teacher.key} if teacher else None,
-            "data": {
-                "source": Path(recipe.data.folder).name,
-                "images": len(collection.pairs),
-                "skipped": len(collection.skipped),
-                "manifest_sha256": collection.manifest_hash(),
-            },
-            "steps": self.step,
-            "batch": recipe.data.batch * self.fabric.world_size,
-            "precision": str(self.fabric.strategy.precision.precision),
-            "versions": versions(),
-        }
-        rows = [evaluate(torch_upscaler(self.result()), b) for b in self.benchmarks] if self._leads() else []
-        metrics = [{key: value for key, value in row.items() if key != "per_image"} for row in rows]
-        student = Student.of(self.result(), provenance=provenance, metrics=metrics)
-        path = recipe.out / "student.pt"
-        if self._leads():
-            save_student(student, path)
-        self.fabric.barrier()
-        return load_student(path)
-
-    def result(self) -> nn.Module:
-        """The network that is kept: the moving average where there is one, merged, in eval mode."""
-        kept = self.average.module if self.average else self.network
-        return kept.merged().eval()
-
-    def _train_step(self, patches: dict[str, Tensor]) -> dict[str, float]:
-        schedule = self.recipe.schedule
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(schedule, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        batch = to_batch({name: value.to(self.fabric.device, non_blocking=True) for name, value in patches.items()})
-        losses = self.method(self.student, batch)
-        total = torch.stack(list(losses.values())).sum()
-        self._check_finite("loss", total)
-        self.fabric.backward(total)
-        norm = self.fabric.clip_gradients(
-            self.student, self.optimizer, max_norm=schedule.clip_norm or math.inf, error_if_nonfinite=False
-        )
-        self._check_finite("gradient", norm)  # before it reaches the weights, which may be saved next
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.network)
-        return {name: value.item() for name, value in losses.items()}
-
-    def _check_finite(self, what: str, value: Tensor | None) -> None:
-        if value is not None and not math.isfinite(value.item()):
-            schedule = self.recipe.schedule
-            raise StoppedRun(
-                f"the {what} became {value.item()} at step {self.step + 1}: lower schedule.learning_rate (now "
-                f"{schedule.learning_rate:g}), lower schedule.clip_norm, add schedule.warmup, or set precision to float32; "
-                f"start anew with another --out, for what {self.recipe.out} holds was saved on the way there."
-            )
-
-    def _log_losses(self, images_per_second: float) -> None:
-        count = self.sums.pop("count")
-        means = {f"loss_{name}": value / count for name, value in self.sums.items()}
-        rate = learning_rate(self.recipe.schedule, self.step - 1)
-        values = {"learning_rate": rate, "loss": sum(means.values()), **means, "images_per_second": images_per_second}
-        self.log.add(self.step, values)
-        self.sums = {}
-
-    def _validate(self) -> None:
-        """PSNR on every validation set, and the strip of samples, of the network that would be kept now."""
-        if self._leads():
-            network = self.result()
-            upscale = torch_upscaler(network)
-            for benchmark in self.benchmarks:
-                row = evaluate(upscale, benchmark)
-                self.log.add(self.step, {f"psnr_{benchmark.name}": row["psnr"]})
-            self._draw_strip(upscale)
-            self.network.train()
-        self.fabric.barrier()
-
-    def _draw_strip(self, upscale: Callable[[np.ndarray], np.ndarray]) -> None:
-        if not self.benchmarks:
-            return
-        _, lr, hr = next(iter(self.benchmarks[0]))
-        pictures = {"truth": hr, "student": upscale(lr), "bicubic": imresize(lr, self.benchmarks[0].scale)}
-        save_strip(self.recipe.out / "strip.png", pictures)
-
-    def _save(self) -> None:
-        if self._leads():
-            average = self.average.state_dict() if self.average else None
-            state = TrainingState(self.step, self.network.state_dict(), self.optimizer.state_dict(), average, self.sums)
-            self.log.write()
-            self.log.plot(self.recipe.out / "curve.png")
-            save_state(self.recipe.out / "state.pt", state, self.recipe.fingerprint())
-        self.fabric.barrier()
-
-    def _leads(self) -> bool:
-        return self.fabric.is_global_zero
-
-    def _listen_for_stop(self) -> Callable[[], None]:
-        """Lets SIGTERM and Ctrl-C end the run after the step in progress; returns what undoes this."""
-
-        def ask(*_: Any) -> None:
-            self.stop_asked = True
-
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not in the main thread: signals are not ours to handle
-            return lambda: None
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        return restore
-
-
-def _restore(
-    network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None, state: TrainingState, out: Path
-) -> None:
+    Raises:
+        BadInput: no such file, not what `compress.pruning.sizes` writes, or sizes of another architecture.
+    """
+    if spec.sizes is None:
+        return spec.options
     try:
-        network.load_state_dict(state.student)
-        optimizer.load_state_dict(state.optimizer)
-        if average:
-            average.load_state_dict(state.ema or {})
-    except (RuntimeError, ValueError, KeyError) as error:
+        found = json.loads(spec.sizes.read_text())
+        architecture, options = found["architecture"], dict(found["options"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"expected the state of this network in {out}, found one that another version of pocketsr wrote: "
-            "give another --out, or delete that folder."
+            f"expected sizes written by `python -m compress.pruning.sizes` in {spec.sizes}, found {error!r}: run it first."
         ) from error
+    if architecture != spec.architecture:
+        raise BadInput(
+            f"expected sizes of the recipe's {spec.architecture}, found sizes of {architecture} in {spec.sizes}: "
+            "correct model.architecture or model.sizes."
+        )
+    return {**options, **spec.options}
 
 
-def versions() -> dict[str, str]:
-    """Versions of the programs that make a student."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric", "numpy")}
+def start_method(recipe: Recipe, scale: int, teacher: Teacher | None) -> Method:
+    """The recipe's method with its teacher and discriminators."""
+    spec, side = recipe.discriminator, scale * recipe.data.lr_patch
+    method = make_method(
+        recipe.method.name,
+        recipe.method.options,
+        teacher.network if teacher else None,
+        start_discriminator(spec, side) if spec else None,
+        load_discriminator(spec.teacher) if spec and spec.teacher else None,
+    )
+    method.check_patch(side)
+    return method
+
+
+def start_discriminator(spec: DiscriminatorSpec, side: int) -> Discriminator:
+    """The discriminator for HR patches of that side: fresh, or with the weights of `discriminator.start`.
+
+    Raises:
+        BadInput: a side that it cannot take, or a file with other sizes than the recipe's.
+    """
+    config = DiscriminatorConfig(width=spec.width, dense=spec.dense, patch=side)
+    check_patch(config, side)
+    if spec.start is None:
+        return Discriminator(config)
+    discriminator = load_discriminator(spec.start)
+    if discriminator.config != config:
+        raise BadInput(
+            f"expected a discriminator of {_sizes(config)}, found one of {_sizes(discriminator.config)} in {spec.start}: "
+            "make the recipe's discriminator and data.lr_patch those that it was trained with."
+        )
+    return discriminator
+
+
+def _sizes(config: DiscriminatorConfig) -> str:
+    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(config).items())
 
 
 def main() -> None:
@@ -301,12 +139,32 @@ def main() -> None:
     if arguments[0] in ("-h", "--help"):
         recipe_parser().print_help()
         return
-    recipe = read_recipe(Path(arguments[0]), arguments[1:])
+    variant, overrides = take_variant(arguments[1:])
+    recipe = read_recipe(Path(arguments[0]), overrides, variant)
     student = train(recipe)
+    leave()
     if int(os.environ.get("RANK", "0")) == 0:
         for row in student.metrics:
             print(f"{row['set']} x{row['scale']}: PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}")
         print(f"wrote {recipe.out / 'student.pt'}")
+
+
+def take_variant(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--quick` or `--variant NAME` out of the arguments: (the variant, the rest)."""
+    rest, variant = [], None
+    words = iter(arguments)
+    for word in words:
+        if word == "--quick":
+            variant = "quick"
+        elif word == "--variant":
+            variant = next(words, None)
+            if variant is None:
+                raise BadInput("expected a name after --variant, found nothing: name a variant of the recipe.")
+        elif word.startswith("--variant="):
+            variant = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return variant, rest
 
 
 if __name__ == "__main__":

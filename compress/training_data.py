@@ -19,10 +19,13 @@ GIGABYTE = 1e9
 
 
 def prepare_patches(fabric: Fabric, recipe: Recipe, scale: int, teacher: Teacher | None, silent: bool) -> Patches:
-    """Decodes the images and has the teacher label them, or finds both in the cache; one process works, all wait."""
+    """Decodes the images and has the teacher label them, or finds both in the cache.
+
+    One process of every machine works while the others wait: machines may or may not share the cache.
+    """
     data = recipe.data
     paths = skimage_photographs("train") if data.folder == DEFAULT_SOURCE else find_images(data.folder)
-    with fabric.rank_zero_first(), progress("images", len(paths), silent=silent) as update:
+    with fabric.rank_zero_first(local=True), progress("images", len(paths), silent=silent) as update:
         collection = collect(paths, scale, data.lr_patch, on_progress=lambda done, total: update(done, ""))
     if not silent:
         for skipped in collection.skipped:
@@ -30,9 +33,12 @@ def prepare_patches(fabric: Fabric, recipe: Recipe, scale: int, teacher: Teacher
     check_patch_count(collection, data.lr_patch, data.batch * fabric.world_size)
     if teacher is None or not data.cache_labels:
         return Patches(collection, data.lr_patch, recipe.seed)
-    with fabric.rank_zero_first(), progress("teacher's labels", len(collection.pairs), silent=silent) as update:
+    with (
+        fabric.rank_zero_first(local=True),
+        progress("teacher's labels", len(collection.pairs), silent=silent) as update,
+    ):
         _say_space(collection, teacher, silent)
-        made = labels.label(collection, teacher, on_progress=lambda done, total: update(done, ""))
+        made = labels.label(collection, teacher, device=fabric.device, on_progress=lambda done, total: update(done, ""))
     return Patches(collection, data.lr_patch, recipe.seed, made)
 
 

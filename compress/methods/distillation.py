@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.data.patches import Batch
-from compress.methods.base import Method
+from compress.methods.teacher import TeacherMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,30 +22,16 @@ class DistillationConfig:
     teacher: float = 0.5
 
 
-class OutputDistillation(Method):
-    """L = truth * mean |S(lr) - hr| + teacher * mean |S(lr) - T(lr)|.
-
-    T(lr) is `batch["label"]` where the teacher labelled the images beforehand, else a forward pass without gradient.
-    """
+class OutputDistillation(TeacherMethod):
+    """L = truth * mean |S(lr) - hr| + teacher * mean |S(lr) - T(lr)|."""
 
     def __init__(self, config: DistillationConfig, teacher: nn.Module):
-        super().__init__()
+        super().__init__(teacher)
         self.config = config
-        self.teacher = teacher.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "OutputDistillation":
-        """The teacher always stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         sr = student(batch["lr"])
-        label = batch.get("label")
-        if label is None:
-            with torch.no_grad():
-                label = self.teacher(batch["lr"])
         return {
             "truth": self.config.truth * F.l1_loss(sr, batch["hr"]),
-            "teacher": self.config.teacher * F.l1_loss(sr, label),
+            "teacher": self.config.teacher * F.l1_loss(sr, self.label(batch)),
         }

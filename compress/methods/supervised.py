@@ -1,25 +1,35 @@
 """Training on ground truth alone."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.data.patches import Batch
+from compress.losses import charbonnier, l1, mse
 from compress.methods.base import Method
+
+LOSSES = {"l1": l1, "mse": mse, "charbonnier": charbonnier}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
-    """No options: mean absolute error (L1) to the HR patch."""
+    """What is minimised.
+
+    Attributes:
+        loss: mean absolute error, mean squared error, or Charbonnier's.
+    """
+
+    loss: Literal["l1", "mse", "charbonnier"] = "l1"
 
 
 class Supervised(Method):
-    """L = mean |S(lr) - hr|."""
+    """L = loss(S(lr), hr)."""
 
     def __init__(self, config: SupervisedConfig):
         super().__init__()
         self.config = config
 
     def forward(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"l1": F.l1_loss(student(batch["lr"]), batch["hr"])}
+        loss = LOSSES[self.config.loss]
+        return {self.config.loss: loss(student(batch["lr"]), batch["hr"])}

@@ -75,6 +75,23 @@ def test_an_int8_student_comes_back_bit_for_bit(int8_student, tmp_path):
     assert back.quantization.calibration == int8_student.quantization.calibration
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("edsr", {"scale": 2, "channels": 8, "blocks": 1, "residual_scale": 0.1, "block_channels": 4}),
+        ("swinir", {"scale": 2, "depths": [2, 1], "dim": 8, "heads": 2, "window": 4}),
+    ],
+)
+def test_every_kind_of_option_comes_back(architecture, options, tmp_path):
+    torch.manual_seed(0)
+    student = Student.of(build(architecture, options))
+    save_student(student, tmp_path / "s.pt")
+    back = load_student(tmp_path / "s.pt")
+    assert back.config == student.config
+    assert back.network().config == student.network().config
+    assert torch.equal(back.reference()(_lr()), student.reference()(_lr()))
+
+
 def test_the_file_is_plain_content_that_torch_reads_without_code(int8_student, tmp_path):
     save_student(int8_student, tmp_path / "s.pt")
     content = torch.load(tmp_path / "s.pt", weights_only=True)
@@ -207,7 +224,7 @@ def _edit(path: Path, change: Callable[[Content], object]) -> None:
     [
         (lambda c: c.update(version=2), "expected format version 1 of student.pt, found version 2"),
         (lambda c: c.pop("version"), "found version None"),
-        (lambda c: c.update(architecture="edsr"), "found 'edsr'"),
+        (lambda c: c.update(architecture="espcn"), "found 'espcn'"),
         (lambda c: c.pop("weights"), "expected the field 'weights'"),
         (lambda c: c.update(metrics={}), "expected the field 'metrics'"),
         (lambda c: c["weights"].pop("head.weight"), "weights that fit the anchor"),
@@ -259,7 +276,7 @@ def test_a_student_without_a_deploy_form_says_what_to_do(tmp_path):
     student = Student.of(build("rlfn", {"channels": 8, "blocks": 1, "attention_channels": 4}))
     save_student(student, tmp_path / "t.pt")
     back = load_student(tmp_path / "t.pt")
-    with pytest.raises(BadInput, match=r"can ship \(anchor, srresnet\), found 'rlfn'"):
+    with pytest.raises(BadInput, match=r"can ship \(anchor, srresnet, edsr\), found 'rlfn'"):
         back.deploy()
 
 

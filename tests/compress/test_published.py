@@ -19,6 +19,9 @@ from compress.published import load_published
         ("srgan_leftthomas_x2.pth", "leftthomas", 2, 586_379, 35.47),
         ("srresnet8_goldhuang_x4.pth", "goldhuang", 4, 956_431, 31.02),
         ("rlfn_x4.pth", "rlfn", 4, 543_740, 32.24),
+        ("rlfn_x2.pth", "rlfn", 2, 526_856, 38.07),
+        ("bsrn_x4.pth", "bsrn", 4, 352_400, 32.35),
+        ("bsrn_x2.pth", "bsrn", 2, 331_628, 38.08),
     ],
 )
 def test_published_weights_reach_their_published_psnr_on_set5(shared_data, file, layout, scale, parameters, psnr):
@@ -49,6 +52,8 @@ def test_the_deploy_graph_of_published_weights_equals_the_network(shared_data, f
         ("rlfn_x4.pth", "leftthomas"),
         ("imdn_x4.pth", "rlfn"),
         ("bsrn_x4.pth", "leftthomas"),
+        ("rlfn_x4.pth", "bsrn"),
+        ("hit_srf_x4.pth", "bsrn"),
     ],
 )
 def test_a_wrong_layout_is_refused(shared_data, file, layout):
@@ -65,6 +70,15 @@ def test_weights_that_lack_one_tensor_are_refused(shared_data, tmp_path):
         load_published(tmp_path / "w.pth", "leftthomas")
 
 
+@pytest.mark.parametrize(
+    "content", [{"params": {1: torch.zeros(1)}}, {"params": torch.zeros(1)}, {"c1.weight": [1]}, []]
+)
+def test_a_checkpoint_that_is_no_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(BadInput, match="check the layout"):
+        load_published(tmp_path / "w.pth", "bsrn")
+
+
 def test_the_command_turns_published_weights_into_a_student(shared_data, tmp_path, command):
     source, out = shared_data / "weights" / "srgan_leftthomas_x4.pth", tmp_path / "student.pt"
     done = command("compress.published", source, "--layout", "leftthomas", "--out", out)
@@ -73,6 +87,13 @@ def test_the_command_turns_published_weights_into_a_student(shared_data, tmp_pat
     with torch.no_grad():
         assert torch.equal(student.network()(lr), load_published(source, "leftthomas")(lr))
     assert student.provenance["published"] == "leftthomas"
+
+
+def test_a_damaged_safetensors_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(BadInput, match="damaged one") as caught:
+        load_published(tmp_path / "w.safetensors", "bsrn")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_refuses_a_missing_file_in_one_line(tmp_path: Path, command):

@@ -1,11 +1,8 @@
 """Training: it learns, repeats bit for bit, survives kills, stops in words, and N processes do what one does."""
 
 import csv
-import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from torch import Tensor
 
 from compress.checkpoint import Student, load_student, save_student
 from compress.data.benchmarks import open_benchmark
@@ -26,56 +21,12 @@ from compress.models import build
 from compress.recipe import read_recipe
 from compress.teachers import TeacherSpec, load_teacher
 from compress.train import main
-
-ROOT = Path(__file__).resolve().parents[2]
-STEPS = 120
-MODEL = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1, "branches": True}}
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # so that the order of sums is always the same
-WriteRecipe = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def write_recipe(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> WriteRecipe:
-    """Writes a tiny recipe, with the given fields replaced."""
-
-    def write(**changes: object) -> Path:
-        recipe = {
-            "model": MODEL,
-            "data": {"folder": str(photographs), "lr_patch": 16, "batch": 4, "workers": 0},
-            "schedule": {"steps": STEPS, "learning_rate": 5e-3, "warmup": 10, "ema": 0.9},
-            "validation": {"sets": [str(photographs)], "every": 40},
-            "save_every": 20,
-            "precision": "float32",
-        }
-        path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-        path.write_text(yaml.safe_dump({**recipe, **changes}))
-        return path
-
-    return write
-
-
-def _short(steps: int, **more: object) -> dict[str, object]:
-    return {"schedule": {"steps": steps, "ema": 0, **more}, "validation": {"sets": []}}
-
-
-def _weights(out: Path) -> dict[str, Tensor]:
-    return load_student(out / "student.pt").weights
-
-
-def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+from tests.compress.conftest import MODEL, STEPS, WriteRecipe, same, short, start_training, weights
 
 
 def _rows(out: Path) -> list[dict[str, str]]:
     with (out / "log.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
-
-
-def _start(recipe: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "compress.train", str(recipe), "--out", str(out), *options],
-        cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +38,7 @@ def tiny(write_recipe: WriteRecipe) -> Path:
 def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an undisturbed run."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    process = _start(tiny, out)
+    process = start_training(tiny, out)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert f"wrote {out / 'student.pt'}" in printed
@@ -136,10 +87,10 @@ def test_the_student_says_where_it_comes_from(finished, photographs):
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_however_often_it_saves_and_validates(
     finished, tiny, tmp_path
 ):
-    process = _start(tiny, tmp_path / "again", "--save_every", "120", "--validation.sets", "[]")
+    process = start_training(tiny, tmp_path / "again", "--save_every", "120", "--validation.sets", "[]")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert _same(_weights(tmp_path / "again"), _weights(finished))
+    assert same(weights(tmp_path / "again"), weights(finished))
 
 
 def test_the_log_has_each_step_once(finished):
@@ -147,9 +98,9 @@ def test_the_log_has_each_step_once(finished):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_run_goes_on_to_the_same_weights(finished, tiny, tmp_path, number):
+def test_a_stopped_run_goes_on_to_the_sameweights(finished, tiny, tmp_path, number):
     out = tmp_path / "run"
-    process = _start(tiny, out)
+    process = start_training(tiny, out)
     while not (out / "state.pt").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(number)
@@ -159,18 +110,18 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, tiny, tmp_path, num
     assert not (out / "student.pt").exists()
     stopped = torch.load(out / "state.pt", weights_only=True)["step"]
     assert 20 <= stopped < STEPS
-    process = _start(tiny, out)
+    process = start_training(tiny, out)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert _same(_weights(out), _weights(finished))
+    assert same(weights(out), weights(finished))
     assert _rows(out) == _rows(finished)
     assert not list(out.glob(".*.part*")) or number == signal.SIGKILL
 
 
-def test_a_finished_run_given_again_ends_at_once_with_the_same_weights(finished, tiny, tmp_path, in_process):
+def test_a_finished_run_given_again_ends_at_once_with_the_sameweights(finished, tiny, tmp_path, in_process):
     shutil.copytree(finished, tmp_path / "run")
     assert in_process(tiny, "--out", tmp_path / "run")[0] == 0
-    assert _same(_weights(tmp_path / "run"), _weights(finished))
+    assert same(weights(tmp_path / "run"), weights(finished))
     assert _rows(tmp_path / "run") == _rows(finished)
 
 
@@ -198,9 +149,9 @@ def test_a_damaged_state_is_refused(finished, tiny, tmp_path, in_process):
     assert "truncated" in errors
 
 
-def test_a_diverging_run_stops_in_words_and_keeps_sound_weights(write_recipe, tmp_path, in_process):
+def test_a_diverging_run_stops_in_words_and_keeps_soundweights(write_recipe, tmp_path, in_process):
     deep = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 40}}
-    recipe = write_recipe(model=deep, save_every=1, **_short(50, learning_rate=10.0, clip_norm=0.0))
+    recipe = write_recipe(model=deep, save_every=1, **short(50, learning_rate=10.0, clip_norm=0.0))
     code, errors = in_process(recipe, "--out", tmp_path / "run")
     assert code == 1
     last = errors.splitlines()[-1]
@@ -218,7 +169,7 @@ def test_an_endless_weight_in_the_start_is_noticed_at_the_first_step(write_recip
     with torch.no_grad():
         network.tail.weight[0, 0, 1, 1] = float("inf")
     save_student(Student.of(network), tmp_path / "start.pt")
-    recipe = write_recipe(model={"start": str(tmp_path / "start.pt")}, **_short(5))
+    recipe = write_recipe(model={"start": str(tmp_path / "start.pt")}, **short(5))
     code, errors = in_process(recipe, "--out", tmp_path / "run")
     assert code == 1
     assert "at step 1:" in errors.splitlines()[-1]
@@ -236,7 +187,7 @@ def test_an_endless_weight_in_the_start_is_noticed_at_the_first_step(write_recip
         ({"schedule": {}}, "steps"),
         ({"model": {}}, "found neither"),
         ({"model": {**MODEL, "start": "x.pt"}}, "found both"),
-        ({"model": {"architecture": "edsr"}}, "found 'edsr'"),
+        ({"model": {"architecture": "vdsr"}}, "found 'vdsr'"),
         ({"model": {"architecture": "anchor", "options": {"scale": 5}}}, "one of 2, 3, 4, found 5"),
         ({"model": {"start": "none.pt"}}, "found no file at none.pt"),
         ({"method": {"name": "magic"}}, "expected a method out of supervised, distillation"),
@@ -288,7 +239,7 @@ def test_a_teacher_that_nobody_asks_is_refused(write_recipe, tmp_path, in_proces
 def test_a_distillation_run_logs_both_terms_with_and_without_cached_labels(
     write_recipe, tmp_path, in_process, teacher_file
 ):
-    recipe = write_recipe(teacher={"file": str(teacher_file)}, method={"name": "distillation"}, **_short(20))
+    recipe = write_recipe(teacher={"file": str(teacher_file)}, method={"name": "distillation"}, **short(20))
     last = {}
     for cached in ("true", "false"):
         code, errors = in_process(recipe, "--out", tmp_path / cached, "--data.cache_labels", cached)
@@ -309,35 +260,52 @@ def test_the_command_line_overrides_the_recipe(tiny):
         read_recipe(tiny, ["--schedule.stps", "7"])
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def test_options_keep_the_text_that_they_are(write_recipe):
+    technique = {"name": "magnitude", "options": {"pattern": "2:4"}}
+    assert read_recipe(write_recipe(technique=technique)).technique.options == {"pattern": "2:4"}
+    given = ["--technique.name", "magnitude", "--technique.options.pattern", "2:4", "--schedule.learning_rate", "2e-4"]
+    recipe = read_recipe(write_recipe(), given)
+    assert recipe.technique.options == {"pattern": "2:4"}
+    assert recipe.schedule.learning_rate == 2e-4
 
 
-def test_two_processes_train_as_one_with_the_double_batch(write_recipe, tmp_path):
-    model = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1}}
-    recipe = write_recipe(model=model, **_short(4, learning_rate=2e-4, clip_norm=0.0))
-    alone = _start(recipe, tmp_path / "one", "--data.batch", "8")
-    _, errors = alone.communicate(timeout=300)
-    assert alone.returncode == 0, errors
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
-         f"--master_port={_free_port()}", "-m", "compress.train", str(recipe), "--out", str(tmp_path / "two"),
-         "--data.batch", "4"],
-        cwd=ROOT, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr
-    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
-    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-6
-    torch.manual_seed(0)
-    fresh = build("anchor", model["options"]).state_dict()
-    assert max((one[key] - fresh[key]).abs().max().item() for key in one) > 4e-4
-    assert load_student(tmp_path / "two" / "student.pt").provenance["batch"] == 8
-    # Adam's first moment is the decaying sum of the averaged gradients
-    moments = [
-        torch.load(tmp_path / run / "state.pt", weights_only=True)["optimizer"]["state"] for run in ("one", "two")
-    ]
-    for index, moment in moments[0].items():
-        assert (moment["exp_avg"] - moments[1][index]["exp_avg"]).abs().max() < 1e-6
-        assert moment["exp_avg"].abs().max() > 1e-5
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"method": {"name": "adversarial", "options": {"content": 0.0}}}, "expected a discriminator for the method"),
+        ({"discriminator": {"width": 4}}, "expected no discriminator for the method 'supervised'"),
+        (
+            {"method": {"name": "adversarial", "options": {"content": 0.0}}, "discriminator": {"width": 4},
+             "data": {"lr_patch": 20}},
+            "multiple of 16",
+        ),
+        (
+            {"method": {"name": "adversarial", "options": {"content": 0.0}}, "discriminator": {"start": "none.pt"}},
+            "found no file at none.pt",
+        ),
+        ({"technique": {"name": "magic"}}, "expected a technique out of none, sparsify"),
+        ({"technique": {"options": {"sparsity": 0.5}}}, "expected no options without a technique, found sparsity"),
+        (
+            {"technique": {"name": "magnitude", "options": {"sparsity": 1.0, "scope": "layer", "end": 5}}},
+            "removes all of body.0.weight",
+        ),
+        ({"technique": {"name": "channels", "options": {"channels": 4, "multiple": 8}}}, "nothing would be removed"),
+        ({"technique": {"name": "sparsify"}}, "expected a network without branches to sparsify"),
+        (
+            {"technique": {"name": "sparsify"}, "model": {"architecture": "edsr", "options": {"scale": 2, "channels": 8}}},
+            "expected schedule.ema 0",
+        ),
+        ({"model": {"architecture": "anchor", "sizes": "none.json"}}, "expected sizes written by"),
+        ({"method": {"name": "multilap"}, "teacher": {"file": "TEACHER"}, "data": {"lr_patch": 20}}, "multiples of 16"),
+    ],
+)  # fmt: skip
+def test_methods_and_techniques_that_cannot_work_are_refused_before_anything_is_written(
+    write_recipe, tmp_path, in_process, photographs, teacher_file, changes, says
+):
+    if changes.get("teacher"):
+        changes = {**changes, "teacher": {"file": str(teacher_file)}}
+    data = {"folder": str(photographs), "lr_patch": 16, "batch": 4, "workers": 0, **changes.get("data", {})}
+    code, errors = in_process(write_recipe(**{**changes, "data": data}), "--out", tmp_path / "run")
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert says in errors
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,1 @@
+"""Pipelines: recipes of several stages, run, recorded, resumed and measured."""

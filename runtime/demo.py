@@ -21,8 +21,9 @@ from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from compress.recipe import Recipe, read_recipe
+from compress.run import versions
 from compress.teachers import load_teacher
-from compress.train import train, versions
+from compress.train import train
 from export.tflite import PRODUCERS, TfliteFile, export_tflite
 from runtime.engines import open_model
 from runtime.engines.base import Image

@@ -1,6 +1,6 @@
 """What travels inside every exported file, so that no runtime has to guess. Needs no torch.
 
-In a .tflite the JSON below is a metadata buffer named `pocketsr.json`.
+In a .tflite the JSON below is a metadata buffer named `pocketsr.json`, in an .onnx an entry of its metadata_props.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from compress.errors import BadInput
 
+Precision = Literal["float32", "float16", "int8", "int8-weights"]
+Layout = Literal["NHWC", "NCHW"]
 ENTRY = "pocketsr.json"
 VERSION = 1
 
@@ -20,14 +22,14 @@ class Image:
     """How an image enters or leaves a file.
 
     Attributes:
-        dtype: 'float32' (values in [0, 1]) or 'int8' (pixel - 128).
+        dtype: 'float32' (values in [0, 1]), 'uint8' (pixels) or 'int8' (pixel - 128).
         layout: 'NHWC' or 'NCHW'.
         color: order of the channels.
         scale, zero_point: real value = scale * (integer - zero point); None for float.
     """
 
-    dtype: Literal["float32", "int8"]
-    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: Literal["float32", "uint8", "int8"]
+    layout: Layout = "NHWC"
     color: str = "RGB"
     scale: float | None = None
     zero_point: int | None = None
@@ -39,7 +41,7 @@ class Metadata:
 
     Attributes:
         architecture, scale: of the student.
-        precision: of weights and activations.
+        precision: of weights and activations; 'float16' and 'int8-weights' of the weights alone.
         value_range: of real-valued pixels.
         input, output: the LR image and the SR image.
         receptive_radius: LR pixels that a tile must overlap its neighbours by; None if no overlap is exact.
@@ -52,7 +54,7 @@ class Metadata:
 
     architecture: str
     scale: int
-    precision: Literal["float32", "float16", "int8"]
+    precision: Precision
     value_range: tuple[float, float]
     input: Image
     output: Image

@@ -1,29 +1,27 @@
 """`python -m export.tflite student.pt`: a student as a .tflite that phones run, audited after it is written."""
 
-import dataclasses
-import importlib.metadata
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from compress.checkpoint import VALUE_RANGE, Student, load_student, save_student
+from compress.checkpoint import Student
 from compress.cli import command_line
+from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.files import written_atomically
-from compress.quantization.calibration import calibration_crops
-from compress.quantization.ptq import quantize_student
-from compress.quantization.scheme import PIXELS
+from compress.quantization.scheme import Quantization
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
-from export.metadata import ENTRY, Image, Metadata
+from export.exporting import describe, parts, take_order
+from export.metadata import ENTRY, Metadata, Precision
 
-Precision = Literal["float32", "float16", "int8"]
 Size = tuple[int, int]
 DEFAULT_SIZE = (64, 64)
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8")
 PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 
@@ -54,16 +52,12 @@ def export_tflite(student: Student, path: str | Path, precision: Precision, size
     path = Path(path)
     if min(size) < 1:
         raise BadInput(f"expected a positive LR size, found {size[0]}x{size[1]}: use for example 64x64.")
-    if precision == "int8" and student.quantization is None:
-        raise BadInput(
-            "expected an int8 student, found a float one: calibrate it with --calibration FOLDER, or quantize it with "
-            "`python -m compress.quantization`."
-        )
-    metadata = describe(student, precision)
+    graph, quantization = parts(student, precision)
+    metadata = describe(student, precision, layout="NHWC", producers=PRODUCERS)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with logged(log, f"{path.name}"):
-        content = _converted(student, precision, size)
+        content = _converted(graph, quantization, precision, size)
     content = _with_metadata(content, metadata)
     with written_atomically(path) as part:
         part.write_bytes(content)
@@ -76,29 +70,7 @@ def export_tflite(student: Student, path: str | Path, precision: Precision, size
     return TfliteFile(path, metadata, audit)
 
 
-def describe(student: Student, precision: Precision) -> Metadata:
-    """The metadata of a student's .tflite. Raises BadInput for a student that was never saved."""
-    if student.file_hash is None:
-        raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
-    integers = precision == "int8"
-    image = Image("int8", scale=PIXELS.scale, zero_point=PIXELS.zero_point) if integers else Image("float32")
-    return Metadata(
-        architecture=student.architecture,
-        scale=student.scale,
-        precision=precision,
-        value_range=VALUE_RANGE,
-        input=image,
-        output=image,
-        receptive_radius=student.deploy().receptive_radius(),
-        sizes="any",
-        student_sha256=student.file_hash,
-        quality=student.metrics,
-        calibration=student.quantization.calibration if student.quantization and integers else None,
-        producer={name: importlib.metadata.version(name) for name in PRODUCERS},
-    )
-
-
-def _converted(student: Student, precision: Precision, size: Size) -> bytes:
+def _converted(graph: DeployGraph, quantization: Quantization | None, precision: Precision, size: Size) -> bytes:
     """The flatbuffer as litert-torch writes it."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
@@ -106,9 +78,8 @@ def _converted(student: Student, precision: Precision, size: Size) -> bytes:
 
     from export.lowering.tflite import TfliteGraph
 
-    quantization = student.quantization if precision == "int8" else None
-    graph = TfliteGraph(student.deploy(), quantization).eval()
-    channels_last = litert_torch.to_channel_last_io(graph, args=[0], outputs=[0]).eval()
+    lowered = TfliteGraph(graph, quantization).eval()
+    channels_last = litert_torch.to_channel_last_io(lowered, args=[0], outputs=[0]).eval()
     options: dict[str, Any] = {}
     if quantization:  # the graph has its quantizers already; this only tells the converter to fold them
         scheme = get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
@@ -185,32 +156,13 @@ def main(
             written beside the .tflite, for parity checks.
         force: replace an existing file.
     """
-    given = load_student(student)
-    given.deploy()  # refuses what cannot ship before any work is done
-    chosen: Precision = precision or ("int8" if given.quantization else "float32")
-    target = out or student.with_name(f"{student.stem.removesuffix('_int8')}_{chosen}.tflite")
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if not match:
         raise BadInput(f"expected a size like 64x64, found {size!r}: give HEIGHTxWIDTH of the LR image.")
-    if target.suffix != ".tflite":
-        raise BadInput(f"expected --out to end in .tflite, found {target}: rename it.")
-    quantized = target.with_name(f"{target.stem.removesuffix('_int8')}_int8.pt")
-    quantizes = chosen == "int8" and given.quantization is None
-    for path in (target, quantized) if quantizes else (target,):
-        if path.exists() and not force:
-            raise BadInput(
-                f"expected a new file, found that {path} exists: give another --out, or --force to replace it."
-            )
-    if quantizes and calibration is None:
-        raise BadInput(
-            f"expected photographs to calibrate {student} on, found none: add --calibration FOLDER with 100 or more "
-            "photographs like those the app will see, or --calibration skimage to try it out."
-        )
-    if quantizes and calibration is not None:
-        given = quantize_student(given, calibration_crops(calibration, given.scale))
-        given = dataclasses.replace(given, file_hash=save_student(given, quantized))
-        print(f"wrote {quantized}: the int8 student that the file is checked against")
-    written = export_tflite(given, target, chosen, (int(match[1]), int(match[2])))
+    order = take_order(
+        student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force
+    )
+    written = export_tflite(order.student, order.target, order.precision, (int(match[1]), int(match[2])))
     _print_summary(written)
 
 

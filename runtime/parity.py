@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compress import files, metrics
 from compress.checkpoint import Student, load_student
@@ -18,8 +17,9 @@ from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, Benchmark, open_benchmark
 from compress.errors import BadInput
 from compress.progress import progress
+from export.exporting import QUANTIZED, parts
 from runtime.engines import open_model
-from runtime.engines.base import Engine, Raw, to_pixels
+from runtime.engines.base import Engine, Raw, to_pixels, to_real
 from runtime.engines.pytorch import PytorchEngine
 from runtime.latency import RUNS, measure_latency
 from runtime.memory import NotLinux, peak_memory
@@ -41,8 +41,8 @@ def check(
     """Holds exported files against the student that they came from.
 
     Args:
-        student: from `load_student`; an int8 student judges int8 files by its integers and float files by its float
-            network, a float student judges float files only.
+        student: from `load_student`; an int8 student judges int8 files by its integers, files of int8 weights by those
+            weights, and float files by its float network; a float student judges float files only.
         paths: of the files.
         benchmarks: at the student's scale, each with at least one image.
         limits: default: `Limits()`.
@@ -59,10 +59,15 @@ def check(
     engines = [open_model(path, threads=threads) for path in paths]
     for engine in engines:
         _check_fits(engine, student)
-    float_engine = PytorchEngine(dataclasses.replace(student, quantization=None), threads=threads)
+    floats = dataclasses.replace(student, quantization=None)
+    float_engine = PytorchEngine(floats, threads=threads)
     references = {"float32": float_engine, "float16": float_engine}
-    if student.quantization:
+    wanted_precisions = {engine.metadata.precision for engine in engines}
+    if "int8" in wanted_precisions:
         references["int8"] = PytorchEngine(student, threads=threads)
+    if "int8-weights" in wanted_precisions:
+        network, _ = parts(student, "int8-weights")
+        references["int8-weights"] = PytorchEngine(floats, threads=threads, network=network)
     tallies = [_Tally() for _ in engines]
     quality: list[list[SetLoss]] = [[] for _ in engines]
     timed = None
@@ -109,7 +114,7 @@ class _Tally:
         self.largest, self.worst = 0.0, math.inf
 
     def add(self, found: Raw, expected: Raw) -> None:
-        difference = np.abs(_real(found) - _real(expected)) / LSB
+        difference = np.abs(to_real(found) - to_real(expected)) / LSB
         self.values += difference.size
         self.within += int(np.count_nonzero(difference <= 1 + 1e-6))
         self.identical += int(np.count_nonzero(to_pixels(found) == to_pixels(expected)))
@@ -123,11 +128,6 @@ class _Tally:
         return Agreement(max_lsb=self.largest, within=within, identical=identical, psnr=self.worst)
 
 
-def _real(raw: Raw) -> NDArray[np.float64]:
-    """Values of pixels in [0, 1]."""
-    return (raw.astype(np.float64) + 128) * LSB if raw.dtype == np.int8 else raw.astype(np.float64)
-
-
 def _set_loss(benchmark: Benchmark, student: list[float], file: list[float]) -> SetLoss:
     return SetLoss(name=benchmark.name, images=len(file), student=metrics.mean(student), file=metrics.mean(file))
 
@@ -139,7 +139,7 @@ def _check_fits(engine: Engine, student: Student) -> None:
             f"expected a file of the student's scale x{student.scale}, found x{engine.scale} in {engine.path}: "
             "give the student.pt that it was exported from."
         )
-    if engine.metadata.precision == "int8" and student.quantization is None:
+    if engine.metadata.precision in QUANTIZED and student.quantization is None:
         raise BadInput(
             f"expected the int8 student of the int8 file {engine.path}, found a float student: give the int8 "
             "student.pt that the export wrote beside the file."
@@ -150,7 +150,7 @@ def _failures(result: FileParity, student: Student, limits: Limits) -> list[str]
     """The limits that a file misses. Written so that nan misses."""
     failures, agreement, metadata = [], result.agreement, result.description.metadata
     made_from = {student.file_hash}
-    if metadata.precision != "int8":
+    if metadata.precision not in QUANTIZED:
         made_from.add(student.provenance.get("float_student_sha256"))
     if metadata.student_sha256 not in made_from:
         failures.append(

@@ -31,7 +31,7 @@ def upscale_photo(
 
     Args:
         photo: anything that Pillow reads; turned upright as its EXIF orientation says, transparency dropped.
-        model: a .tflite of this project.
+        model: a .tflite or .onnx of this project.
         out: .png, .jpg, .jpeg or .webp; replaced if it exists.
         threads, engine: see `runtime.engines.open_model`.
 
@@ -75,7 +75,7 @@ def save_image(image: Image, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m runtime.upscale", description=__doc__)
     parser.add_argument("photo", type=Path, help="PNG, JPEG, WebP or what else Pillow reads")
-    parser.add_argument("--model", type=Path, required=True, help="a .tflite that pocketsr exported")
+    parser.add_argument("--model", type=Path, required=True, help="a .tflite or .onnx that pocketsr exported")
     parser.add_argument("--out", type=Path, required=True, help=f"the image to write: {', '.join(SAVE_OPTIONS)}")
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default: 1)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the model's suffix says")

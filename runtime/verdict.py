@@ -17,7 +17,18 @@ from runtime.latency import Latency
 
 MEBIBYTE = 2**20
 LOG_WIDTH = 140  # columns where there is no terminal to ask
-HEADINGS = ("file", "precision", "size", "operators", "XNNPACK", "to reference", "loss", "median", "p90", "peak memory")
+HEADINGS = (
+    "file",
+    "precision",
+    "size",
+    "operators",
+    "delegate",
+    "to reference",
+    "loss",
+    "median",
+    "p90",
+    "peak memory",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +167,14 @@ def table_rows(report: ParityReport) -> list[tuple[str, ...]]:
 def _row(file: FileParity) -> tuple[str, ...]:
     delegate, agreement = file.description.delegate, file.agreement
     outside = sum(delegate.outside.values())
-    partitions = "1 partition" if delegate.partitions == 1 else f"{delegate.partitions} partitions"
+    count = "1 partition" if delegate.partitions == 1 else f"{delegate.partitions} partitions"
+    partitions = f"{delegate.name}, {count}" if delegate.partitions else "-"
     return (
         file.name,
         file.description.precision,
         f"{file.file_bytes / 1000:.1f} kB",
         str(sum(delegate.operators.values())),
-        partitions + (f", {outside} outside" if outside else ""),
+        partitions + (f", {outside} outside" if outside and delegate.partitions else ""),
         "identical" if agreement.psnr == math.inf else f"{agreement.psnr:.1f} dB, max {agreement.max_lsb:.2g} LSB",
         f"{_tidy(file.loss)} dB",
         f"{file.latency.median:.2f} ms",

@@ -149,7 +149,7 @@ def _held(found: Any) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _downloaded() -> dict[str, Any]:
-    with optional_packages("or give `weights`"):
+    with optional_packages("or name a file of them (method.options.content_weights)"):
         from torchvision.models import VGG19_Weights
-    with imagenet_weights("VGG19", PUBLISHED, "or give `weights`"):
+    with imagenet_weights("VGG19", PUBLISHED, "or name a file of them (method.options.content_weights)"):
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))

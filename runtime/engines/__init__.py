@@ -23,6 +23,13 @@ def _litert_builtin() -> Opener:
     return lambda path, threads: litert.LitertEngine(path, threads, delegate=False)
 
 
+def _onnxruntime() -> Opener:
+    from runtime.engines import onnxruntime
+
+    onnxruntime.preload()
+    return onnxruntime.OnnxEngine
+
+
 def _pytorch() -> Opener:
     from runtime.engines.pytorch import PytorchEngine
 
@@ -32,18 +39,19 @@ def _pytorch() -> Opener:
 ENGINES: dict[str, Callable[[], Opener]] = {
     "litert": _litert,
     "litert-builtin": _litert_builtin,
+    "onnxruntime": _onnxruntime,
     "pytorch": _pytorch,
 }
-BY_SUFFIX = {".tflite": "litert", ".pt": "pytorch"}
+BY_SUFFIX = {".tflite": "litert", ".onnx": "onnxruntime", ".pt": "pytorch"}
 
 
 def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1) -> Engine:
     """Opens a model file.
 
     Args:
-        path: a .tflite of this project, or a student.pt.
+        path: a .tflite or .onnx of this project, or a student.pt.
         engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
-            second opinion), 'pytorch' (the reference of parity); default: what the file's suffix says.
+            second opinion), 'onnxruntime', 'pytorch' (the reference of parity); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:

@@ -14,7 +14,8 @@ from export.metadata import Image as ImageSpec
 from export.metadata import Metadata
 
 Image = NDArray[np.uint8]
-Raw = NDArray[np.int8] | NDArray[np.float32]
+Raw = NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]
+ZERO_POINTS = {"int8": -128, "uint8": 0}  # of the pixel value 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class Result:
 
     Attributes:
         image: (s*H, s*W, 3) uint8 RGB.
-        raw: what the file gave, same shape: int8 = pixel - 128, or float32 in [0, 1] before rounding.
+        raw: what the file gave, same shape: uint8 pixels, int8 = pixel - 128, or float32 in [0, 1] before rounding.
         timing: of this inference.
     """
 
@@ -144,38 +145,50 @@ class Engine(ABC):
 
 
 def from_pixels(lr: Image, spec: ImageSpec) -> Raw:
-    """uint8 pixels as a file wants them: int8 = pixel - 128, or float32 = pixel / 255."""
+    """uint8 pixels as a file wants them: the same, int8 = pixel - 128, or float32 = pixel / 255."""
+    if spec.dtype == "uint8":
+        return lr
     if spec.dtype == "int8":
         return (lr ^ np.uint8(0x80)).view(np.int8)
     return lr.astype(np.float32) / np.float32(255)
 
 
 def to_pixels(raw: Raw) -> Image:
-    """A file's output as uint8 pixels: int8 + 128, or rint(255 * clip(y, 0, 1)); NaN becomes 0."""
+    """A file's output as uint8 pixels: the same, int8 + 128, or rint(255 * clip(y, 0, 1)); NaN becomes 0."""
+    if raw.dtype == np.uint8:
+        return np.asarray(raw, np.uint8)
     if raw.dtype == np.int8:
         return np.ascontiguousarray(raw).view(np.uint8) ^ np.uint8(0x80)
     return np.rint(np.nan_to_num(np.clip(raw, 0, 1)) * np.float32(255)).astype(np.uint8)
+
+
+def to_real(raw: Raw) -> NDArray[np.float64]:
+    """A file's output as values in [0, 1], floats before rounding."""
+    if raw.dtype.name in ZERO_POINTS:
+        return (raw.astype(np.float64) - ZERO_POINTS[raw.dtype.name]) / 255
+    return raw.astype(np.float64)
 
 
 def check_metadata(metadata: Metadata, path: Path) -> None:
     """Raises BadInput for metadata that contradicts itself or that no engine here can honour."""
     integer = metadata.precision == "int8"
     for name, spec in (("input", metadata.input), ("output", metadata.output)):
-        wanted = "int8" if integer else "float32"
-        if spec.dtype != wanted or spec.color != "RGB":
+        wanted = tuple(ZERO_POINTS) if integer else ("float32",)
+        if spec.dtype not in wanted or spec.color != "RGB":
             raise BadInput(
-                f"expected {wanted} RGB pixels at the {name} of a file of precision {metadata.precision}, found "
+                f"expected {' or '.join(wanted)} RGB pixels at the {name} of a file of precision {metadata.precision}, found "
                 f"metadata that says {spec.dtype} {spec.color} in {path}: export it again."
             )
-        if integer and not is_pixel_scale(spec.scale, spec.zero_point):
+        if integer and not is_pixel_scale(spec.scale, spec.zero_point, spec.dtype):
             raise BadInput(
-                f"expected {name} pixels with scale 1/255 and zero point -128, found metadata that says {spec.scale} "
+                f"expected {name} pixels with scale 1/255 and zero point {ZERO_POINTS[spec.dtype]}, found "
+                f"metadata that says {spec.scale} "
                 f"and {spec.zero_point} in {path}: export it again."
             )
     if tuple(metadata.value_range) != (0.0, 1.0):
         raise BadInput(f"expected the value range (0, 1), found {metadata.value_range} in {path}: export it again.")
 
 
-def is_pixel_scale(scale: float | None, zero_point: int | None) -> bool:
-    """Whether int8 with this scale and zero point is the uint8 pixel minus 128."""
-    return scale is not None and abs(scale * 255 - 1) < 1e-6 and zero_point == -128
+def is_pixel_scale(scale: float | None, zero_point: int | None, dtype: str) -> bool:
+    """Whether int8 or uint8 values with this scale and zero point stand for the pixels 0 to 255 in order."""
+    return scale is not None and abs(scale * 255 - 1) < 1e-6 and zero_point == ZERO_POINTS[dtype]

@@ -15,6 +15,7 @@ from export.chatter import silenced
 from export.metadata import Image as ImageSpec
 from export.metadata import Metadata, read_tflite
 from runtime.engines.base import (
+    ZERO_POINTS,
     Delegate,
     Description,
     Engine,
@@ -151,9 +152,10 @@ def _check_tensor(name: str, spec: ImageSpec, tensor: dict[str, Any], path: Path
             "export it again."
         )
     scale, zero_point = tensor["quantization"]
-    if dtype == "int8" and not is_pixel_scale(scale, zero_point):
+    if dtype in ZERO_POINTS and not is_pixel_scale(scale, zero_point, dtype):
         raise BadInput(
-            f"expected {name} pixels with scale 1/255 and zero point -128, as the metadata says, found {scale:.6g} and "
+            f"expected {name} pixels with scale 1/255 and zero point {ZERO_POINTS[dtype]}, as the metadata says, "
+            f"found {scale:.6g} and "
             f"{zero_point} in {path}: export it again."
         )
 

@@ -23,14 +23,21 @@ class PytorchEngine(Engine):
         student: float or int8.
         path: where it was read from, for messages.
         threads: of torch, while this engine runs.
+        network: run in place of the student's own; (N, 3, H, W) in [0, 1] to (N, 3, s*H, s*W) in [0, 1].
 
     Raises:
         BadInput: an architecture without a deploy form, for an int8 student.
     """
 
-    def __init__(self, student: Student, path: str | Path = "student.pt", threads: int = 1):
+    def __init__(
+        self,
+        student: Student,
+        path: str | Path = "student.pt",
+        threads: int = 1,
+        network: torch.nn.Module | None = None,
+    ):
         super().__init__(Path(path), metadata_of(student), threads)
-        self._network = student.reference().eval()
+        self._network = (network or student.reference()).eval()
         self._lr: torch.Tensor | None = None
         self._sr: torch.Tensor | None = None
 

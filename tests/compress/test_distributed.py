@@ -196,7 +196,8 @@ def test_all_processes_leave_the_group_before_they_end(few_steps, tmp_path):
     )
     launched = subprocess.run(
         [sys.executable, *_two(), str(wrapper), str(few_steps), "--out", str(tmp_path / "run")],
-        cwd=ROOT, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+        check=False,
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
     assert re.findall("still in the group: (.*)", launched.stderr) == ["False", "False"]

@@ -213,7 +213,10 @@ def test_without_weights_a_sentence_says_which_file_goes_where(tmp_path, monkeyp
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth").write_bytes(b"half a file")
-    with pytest.raises(BadInput, match=rf"put vgg19-dcbb9e9d.pth into {tmp_path}/hub/checkpoints .* or give `weights`"):
+    with pytest.raises(
+        BadInput,
+        match=rf"put vgg19-dcbb9e9d.pth into {tmp_path}/hub/checkpoints .* \(method.options.content_weights\)",
+    ):
         VggLoss()
 
 

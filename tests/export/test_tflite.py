@@ -1,7 +1,6 @@
 """TFLite files: equal to the PyTorch student at any size, native operators, integers all through, honest metadata."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,73 +16,14 @@ from compress.checkpoint import Student, load_student, save_student
 from compress.deploy import INPUT
 from compress.errors import BadInput
 from compress.models import build
-from compress.quantization.calibration import calibration_crops
-from compress.quantization.ptq import quantize_student
 from compress.quantization.scheme import PIXELS
 from export.audit import audit_tflite
+from export.exporting import describe
 from export.metadata import Metadata, read_tflite
-from export.tflite import TfliteFile, describe, export_tflite
+from export.tflite import PRODUCERS, TfliteFile, export_tflite
+from tests.export.conftest import SIZES, STUDENTS, pixels_of, reference_of
 
-SMALL = {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 5, "tail_kernel": 5}
-STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "anchor_x2": ("anchor", {"scale": 2, "channels": 8, "blocks": 1, "branches": True}),
-    "anchor_x3": ("anchor", {"scale": 3, "channels": 8, "blocks": 1}),
-    "anchor_x4": ("anchor", {"scale": 4, "channels": 8, "blocks": 1}),
-    "relu_linear": ("srresnet", {**SMALL, "activation": "relu", "output": "linear", "scale": 4}),
-    "prelu_linear": ("srresnet", {**SMALL, "activation": "prelu", "output": "linear", "scale": 3}),
-    "prelu_tanh": ("srresnet", {**SMALL, "activation": "prelu", "output": "tanh", "trunk_end": "activation"}),
-}
-SLOPES = (0.25, -0.3, 1.4, 0.0, 0.1)  # a learned slope can be any of these
-SIZES = [(16, 16), (19, 30)]
 Exported = Callable[[str, str], tuple[Student, TfliteFile]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("exported")
-
-
-@pytest.fixture(scope="module")
-def float_student(folder: Path) -> Callable[[str], Student]:
-    """A saved student with randomised batch norm and biases, its output around the middle of the range."""
-
-    def make(name: str) -> Student:
-        path = folder / f"{name}.pt"
-        if not path.exists():
-            torch.manual_seed(3)
-            architecture, options = STUDENTS[name]
-            network = build(architecture, options)
-            with torch.no_grad():
-                for module in network.modules():
-                    if isinstance(module, torch.nn.BatchNorm2d):
-                        module.running_mean.uniform_(-0.3, 0.3)
-                        module.running_var.uniform_(0.5, 1.5)
-                    if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
-                        module.bias.uniform_(-0.05, 0.05)
-                learned = [module for module in network.modules() if isinstance(module, torch.nn.PReLU)]
-                for module, slope in zip(learned, itertools.cycle(SLOPES)):
-                    module.weight.fill_(slope)
-                if architecture == "srresnet":
-                    network.tail.bias.fill_(0.0 if options["output"] == "tanh" else 0.5)
-            row = {"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}
-            save_student(Student.of(network, metrics=[row]), path)
-        return load_student(path)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def int8_student(float_student: Callable[[str], Student], folder: Path, photographs: Path) -> Callable[[str], Student]:
-    def make(name: str) -> Student:
-        path = folder / f"{name}_int8.pt"
-        if not path.exists():
-            student = float_student(name)
-            save_student(
-                quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path
-            )
-        return load_student(path)
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +41,6 @@ def exported(float_student: Callable[[str], Student], int8_student: Callable[[st
     return export
 
 
-def _pixels(size: tuple[int, int], photographs: Path) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(photographs / "astronaut.png") as image:
-        return np.asarray(image)[20 : 20 + size[0], 30 : 30 + size[1]]
-
-
 def _run(path: Path, image: NDArray[Any]) -> NDArray[Any]:
     """One image (h, w, 3) through a file with LiteRT, after resizing its input."""
     interpreter = Interpreter(str(path), num_threads=1)
@@ -120,18 +53,12 @@ def _run(path: Path, image: NDArray[Any]) -> NDArray[Any]:
     return interpreter.get_tensor(made["index"])[0]
 
 
-def _torch(student: Student, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    with torch.no_grad():
-        sr = student.reference()(torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255)
-    return sr[0].permute(1, 2, 0).numpy()
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", list(STUDENTS))
 def test_a_float32_file_equals_the_student(exported, photographs, name, size):
     student, file = exported(name, "float32")
-    pixels = _pixels(size, photographs)
-    expected = _torch(student, pixels)
+    pixels = pixels_of(size, photographs)
+    expected = reference_of(student, pixels)
     found = _run(file.path, pixels.astype(np.float32) / 255)
     assert found.shape == (size[0] * student.scale, size[1] * student.scale, 3)
     assert expected.std() > 0.01, "a flat output would prove nothing"
@@ -141,8 +68,8 @@ def test_a_float32_file_equals_the_student(exported, photographs, name, size):
 @pytest.mark.parametrize("name", ["anchor_x4", "prelu_tanh"])
 def test_a_float16_file_is_near_the_student_and_smaller(exported, photographs, name):
     student, file = exported(name, "float16")
-    pixels = _pixels((17, 21), photographs)
-    difference = np.abs(_run(file.path, pixels.astype(np.float32) / 255) - _torch(student, pixels)).max()
+    pixels = pixels_of((17, 21), photographs)
+    difference = np.abs(_run(file.path, pixels.astype(np.float32) / 255) - reference_of(student, pixels)).max()
     assert 0 < difference < 2e-3
     _, whole = exported(name, "float32")
     assert file.audit.weight_bytes < 0.6 * whole.audit.weight_bytes
@@ -153,8 +80,8 @@ def test_a_float16_file_is_near_the_student_and_smaller(exported, photographs, n
 @pytest.mark.parametrize("name", list(STUDENTS))
 def test_an_int8_file_computes_the_students_integers(exported, photographs, name, size):
     student, file = exported(name, "int8")
-    pixels = _pixels(size, photographs)
-    expected = np.rint(_torch(student, pixels) * 255).astype(int)
+    pixels = pixels_of(size, photographs)
+    expected = np.rint(reference_of(student, pixels) * 255).astype(int)
     found = _run(file.path, (pixels.astype(int) - 128).astype(np.int8)).astype(int) + 128
     assert found.shape == expected.shape
     assert expected.std() > 2, "a flat output would prove nothing"
@@ -192,7 +119,7 @@ def test_operators_are_the_native_ones(exported, name, precision):
 def test_metadata_comes_back_as_written_and_names_the_student(exported, folder, precision):
     student, file = exported("anchor_x3", precision)
     found = read_tflite(file.path)
-    assert found == file.metadata == describe(student, precision)
+    assert found == file.metadata == describe(student, precision, layout="NHWC", producers=PRODUCERS)
     stem = "anchor_x3_int8" if precision == "int8" else "anchor_x3"
     assert found.student_sha256 == load_student(folder / f"{stem}.pt").file_hash
     assert (found.architecture, found.scale, found.precision) == ("anchor", 3, precision)
@@ -356,7 +283,7 @@ def test_force_replaces_and_an_int8_student_can_give_a_float_file(int8_student, 
     target = tmp_path / "s_float32.tflite"
     target.write_bytes(b"old")
     main(tmp_path / "s_int8.pt", precision="float32", force=True)
-    pixels = _pixels(SIZES[0], photographs)
+    pixels = pixels_of(SIZES[0], photographs)
     with torch.no_grad():
         expected = load_student(tmp_path / "s_int8.pt").network()(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
     found = _run(target, pixels.astype(np.float32) / 255)

@@ -1,4 +1,4 @@
-"""A tiny student in both precisions, exported once, and a way to plant faults into a .tflite."""
+"""A tiny student in both precisions, exported once to every format, and a way to plant faults into a .tflite."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from export.metadata import tflite_model
+from export.onnx import export_onnx
 from export.tflite import export_tflite
 
 SCALE = 2
@@ -30,10 +31,19 @@ class Tiny:
     int8_pt: Path
     float_tflite: Path
     int8_tflite: Path
+    float_onnx: Path
+    int8_onnx: Path
 
     def of(self, precision: str) -> tuple[Path, Path]:
         """student.pt and .tflite of a precision."""
         return (self.int8_pt, self.int8_tflite) if precision == "int8" else (self.float_pt, self.float_tflite)
+
+    def file_for(self, engine: str, precision: str) -> Path:
+        """What an engine opens."""
+        student, tflite = self.of(precision)
+        if engine == "onnxruntime":
+            return self.int8_onnx if precision == "int8" else self.float_onnx
+        return student if engine == "pytorch" else tflite
 
 
 def tiny_student(seed: int = 0) -> Student:
@@ -46,12 +56,15 @@ def tiny_student(seed: int = 0) -> Student:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
-    files = Tiny(folder / "float.pt", folder / "int8.pt", folder / "float.tflite", folder / "int8.tflite")
+    names = ("float.pt", "int8.pt", "float.tflite", "int8.tflite", "float.onnx", "int8.onnx")
+    files = Tiny(*(folder / name for name in names))
     save_student(tiny_student(), files.float_pt)
     student = load_student(files.float_pt)
     save_student(quantize_student(student, calibration_crops("skimage", SCALE, count=16)), files.int8_pt)
     export_tflite(student, files.float_tflite, "float32")
     export_tflite(load_student(files.int8_pt), files.int8_tflite, "int8")
+    export_onnx(student, files.float_onnx, "float32")
+    export_onnx(load_student(files.int8_pt), files.int8_onnx, "int8")
     return files
 
 

@@ -13,7 +13,7 @@ def test_demo_makes_files_that_pass_and_a_self_contained_report(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "report.html") in done.stdout
-    for column in ("precision", "size", "operators", "XNNPACK", "to reference", "loss", "median", "peak memory"):
+    for column in ("precision", "size", "operators", "delegate", "to reference", "loss", "median", "peak memory"):
         assert column in done.stdout
     page = (tmp_path / "report.html").read_text()
     assert page.count("PASS") >= 2

@@ -3,23 +3,26 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from compress.checkpoint import load_student
 from compress.errors import BadInput
 from export.metadata import ENTRY
 from runtime.engines import ENGINES, open_model
-from runtime.engines.base import Engine, from_pixels, to_pixels
+from runtime.engines.base import Engine, from_pixels, to_pixels, to_real
 from tests.runtime.conftest import SCALE, Tiny, edited
 
 CASES = [(name, precision) for name in ENGINES for precision in ("float32", "int8")]
 
 
 def opened(tiny: Tiny, name: str, precision: str, threads: int = 1) -> Engine:
-    student, file = tiny.of(precision)
-    return open_model(student if name == "pytorch" else file, engine=name, threads=threads)
+    return open_model(tiny.file_for(name, precision), engine=name, threads=threads)
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -38,12 +41,13 @@ def test_result_is_an_image_of_scale_times_the_size(engine, photograph):
 
 def test_computes_what_the_student_computes(engine, tiny, photograph):
     student, _ = tiny.of(engine.metadata.precision)
-    expected = open_model(student).upscale(photograph).raw.astype(np.float64)
-    found = engine.upscale(photograph).raw.astype(np.float64)
+    unit = 255 if engine.metadata.precision == "int8" else 1
+    expected = to_real(open_model(student).upscale(photograph).raw) * unit
+    found = to_real(engine.upscale(photograph).raw) * unit
     # LiteRT's own kernels requantize in fixed point, XNNPACK as the reference does
     integer_limit = 4 if engine.describe().engine == "litert-builtin" else 1
     limit = integer_limit if engine.metadata.precision == "int8" else 1e-5
-    assert np.abs(found - expected).max() <= limit
+    assert np.abs(found - expected).max() <= limit + 1e-9
     assert found.std() > 0.05 * np.abs(found).max()
 
 
@@ -121,8 +125,8 @@ def test_builtin_kernels_run_without_a_delegate(tiny):
 
 def test_pixels_survive_the_way_in_and_out(tiny):
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    for precision in ("float32", "int8"):
-        assert np.array_equal(to_pixels(from_pixels(pixels, opened(tiny, "litert", precision).metadata.input)), pixels)
+    for name, precision in CASES:
+        assert np.array_equal(to_pixels(from_pixels(pixels, opened(tiny, name, precision).metadata.input)), pixels)
 
 
 def test_float_output_is_clipped_and_rounded_half_to_even():
@@ -195,7 +199,9 @@ def test_fixed_sizes_are_kept(tiny, tmp_path, photograph):
     ("name", "content", "sentence"),
     [
         ("a.tflite", b"nonsense, nonsense", "found some other kind of file"),
-        ("a.onnx", b"", "expected a model file"),
+        ("a.onnx", b"nonsense", "found one that it refuses"),
+        ("missing.onnx", None, "found nothing"),
+        ("a.mlmodel", b"", "expected a model file"),
         ("missing.tflite", None, "found nothing"),
     ],
 )
@@ -203,6 +209,40 @@ def test_refuses_other_files(tmp_path, name, content, sentence):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(BadInput, match=sentence):
+        open_model(path)
+
+
+def _onnx_edited(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    model = onnx.load(str(source))
+    change(model)
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+def _say_in_onnx(**changes: Any) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        content = json.loads(model.metadata_props[0].value)
+        for key, value in changes.items():
+            part, _, field = key.rpartition("__")
+            (content[part] if part else content)[field] = value
+        model.metadata_props[0].value = json.dumps(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda model: model.ClearField("metadata_props"), "found one without its metadata"),
+        (_say_in_onnx(input__layout="NHWC"), "the layout NCHW"),
+        (_say_in_onnx(input__dtype="int8", input__zero_point=-128), "expected an input of int8, as the metadata says, found"),
+        (_say_in_onnx(output__zero_point=-128), "expected output pixels with scale 1/255 and zero point 0"),
+        (lambda model: model.graph.node[0].input.__setitem__(0, "nothing"), "found one that it refuses"),
+    ],
+)  # fmt: skip
+def test_refuses_an_onnx_that_contradicts_its_metadata(tiny, tmp_path, change, sentence):
+    path = _onnx_edited(tiny.int8_onnx, tmp_path / "planted.onnx", change)
     with pytest.raises(BadInput, match=sentence):
         open_model(path)
 

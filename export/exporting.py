@@ -1,0 +1,149 @@
+"""What the exporters share: what can be exported, as what, to where, and what the file says about itself."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from compress.checkpoint import VALUE_RANGE, Student, load_student, save_student
+from compress.deploy import Conv, DeployGraph
+from compress.errors import BadInput
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+from compress.quantization.scheme import PIXELS, Quantization
+from export.metadata import Image, Layout, Metadata, Precision
+
+QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights")
+"""Precisions whose integers are those of an int8 student."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command was asked to write: a student, checked and quantized as far as needed, and where to."""
+
+    student: Student
+    precision: Precision
+    target: Path
+
+
+def take_order(
+    path: Path,
+    *,
+    precision: Precision | None,
+    known: Sequence[Precision],
+    out: Path | None,
+    suffix: str,
+    calibration: str | None,
+    force: bool,
+) -> Order:
+    """Reads what an exporter's command was given. Writes only the int8 student, where a float one had to be calibrated.
+
+    Args:
+        path: of the student.pt.
+        precision: None is that of the student.
+        known: precisions that the format has.
+        out: the file to write; None is the student's name with the precision, beside it.
+        suffix: of the format, such as '.tflite'.
+        calibration: folder of photographs, or 'skimage', for a float student in one of `QUANTIZED`.
+        force: replace files that exist.
+
+    Raises:
+        BadInput: anything of this that does not fit together; nothing is written then.
+    """
+    student = load_student(path)
+    student.deploy()  # refuses what cannot ship before any work is done
+    chosen: Precision = precision or ("int8" if student.quantization else "float32")
+    if chosen not in known:
+        raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: choose one.")
+    target = out or path.with_name(f"{path.stem.removesuffix('_int8')}_{chosen}{suffix}")
+    if target.suffix != suffix:
+        raise BadInput(f"expected --out to end in {suffix}, found {target}: rename it.")
+    stem = target.stem.removesuffix(f"_{chosen}").removesuffix("_int8")
+    quantized = target.with_name(f"{stem}_int8.pt")
+    quantizes = chosen in QUANTIZED and student.quantization is None
+    for file in (target, quantized) if quantizes else (target,):
+        if file.exists() and not force:
+            raise BadInput(
+                f"expected a new file, found that {file} exists: give another --out, or --force to replace it."
+            )
+    if quantizes:
+        student = _quantized(student, path, calibration, quantized)
+    return Order(student, chosen, target)
+
+
+def _quantized(student: Student, path: Path, calibration: str | None, target: Path) -> Student:
+    if calibration is None:
+        raise BadInput(
+            f"expected photographs to calibrate {path} on, found none: add --calibration FOLDER with 100 or more "
+            "photographs like those the app will see, or --calibration skimage to try it out."
+        )
+    quantized = quantize_student(student, calibration_crops(calibration, student.scale))
+    quantized = dataclasses.replace(quantized, file_hash=save_student(quantized, target))
+    print(f"wrote {target}: the int8 student that the file is checked against")
+    return quantized
+
+
+def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantization | None]:
+    """The deploy graph to write, and the integers and scales to write with it.
+
+    int8: both. int8-weights: the scales of the weights are to be used, those of the activations are not; the graph's
+    weights are the real values of the integers, its biases the float ones. Otherwise there is no quantization.
+
+    Raises:
+        BadInput: an architecture without a deploy form, or a float student for integers.
+    """
+    graph = student.deploy()
+    if precision not in QUANTIZED:
+        return graph, None
+    if student.quantization is None:
+        raise BadInput(
+            "expected an int8 student, found a float one: calibrate it with --calibration FOLDER, or quantize it with "
+            "`python -m compress.quantization`."
+        )
+    if precision == "int8-weights":
+        for name, operator, _ in graph.steps():
+            if isinstance(operator, Conv):
+                layer = student.quantization.layers[name]
+                operator.weight = layer.weight.float() * layer.scale[:, None, None, None]
+    return graph, student.quantization
+
+
+def describe(
+    student: Student,
+    precision: Precision,
+    *,
+    layout: Layout,
+    producers: Sequence[str],
+    pixels: Literal["int8", "uint8"] = "int8",
+) -> Metadata:
+    """The metadata of a file that takes images of any size: integer pixels in the precision 'int8', else float32 ones.
+
+    Args:
+        layout: of the images.
+        pixels: type of integer ones.
+        producers: packages whose versions it names.
+
+    Raises:
+        BadInput: a student that was never saved.
+    """
+    if student.file_hash is None:
+        raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
+    image = Image("float32", layout)
+    if precision == "int8":
+        image = Image(pixels, layout, scale=PIXELS.scale, zero_point=PIXELS.zero_point if pixels == "int8" else 0)
+    return Metadata(
+        architecture=student.architecture,
+        scale=student.scale,
+        precision=precision,
+        value_range=VALUE_RANGE,
+        input=image,
+        output=image,
+        receptive_radius=student.deploy().receptive_radius(),
+        sizes="any",
+        student_sha256=student.file_hash,
+        quality=student.metrics,
+        calibration=student.quantization.calibration if student.quantization and precision in QUANTIZED else None,
+        producer={name: importlib.metadata.version(name) for name in producers},
+    )

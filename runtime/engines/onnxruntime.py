@@ -1,0 +1,127 @@
+"""ONNX Runtime: runs .onnx files on the processor."""
+
+import contextlib
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import BadInput
+from export.metadata import ENTRY, Metadata
+from runtime.engines.base import Delegate, Description, Engine, Image, Raw, check_metadata, from_pixels
+
+TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+ERRORS_ONLY = 3
+
+
+class OnnxEngine(Engine):
+    """An .onnx in an ONNX Runtime session on the processor.
+
+    Args:
+        path: of the file.
+        threads: of the session.
+
+    Raises:
+        BadInput: see `runtime.engines.open_model`.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1):
+        path = Path(path)
+        if not path.is_file():
+            raise BadInput(f"expected an .onnx file, found nothing at {path}: check the path.")
+        runtime = preload()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = max(threads, 1), 1
+        options.log_severity_level = ERRORS_ONLY
+        with _refusals(path):
+            self._session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        written = self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
+        if written is None:
+            raise BadInput(
+                f"expected an .onnx that pocketsr exported, found one without its metadata in {path}: export the student "
+                "with `python -m export.onnx`."
+            )
+        metadata = Metadata.from_json(written, str(path))
+        check_metadata(metadata, path)
+        _check_tensors(self._session, metadata, path)
+        super().__init__(path, metadata, threads)
+        self._version = f"onnxruntime {runtime.__version__}"
+        self._names = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+        self._lr: Raw | None = None
+        self._sr: Raw | None = None
+
+    def describe(self) -> Description:
+        return Description(
+            path=self.path,
+            engine="onnxruntime",
+            version=self._version,
+            threads=self.threads,
+            metadata=self.metadata,
+            delegate=Delegate(operators=_operators(self.path)),
+        )
+
+    def prepare(self, lr: Image) -> None:
+        self._lr = np.ascontiguousarray(from_pixels(lr, self.metadata.input).transpose(2, 0, 1)[None])
+
+    def run(self) -> None:
+        assert self._lr is not None, "prepare comes first"
+        given, made = self._names
+        with _refusals(self.path):
+            (self._sr,) = self._session.run([made], {given: self._lr})
+
+    def read(self) -> Raw:
+        assert self._sr is not None, "run comes first"
+        return np.array(self._sr[0].transpose(1, 2, 0), order="C")
+
+
+def preload() -> Any:
+    """ONNX Runtime's module. Raises BadInput where it is not installed."""
+    try:
+        return importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise BadInput("expected ONNX Runtime to run an .onnx, found it missing: pip install onnxruntime.") from error
+
+
+def _operators(path: Path) -> Counter[str]:
+    """The file's operators by name; none where the onnx package, which reads them, is not installed."""
+    try:
+        onnx = importlib.import_module("onnx")
+    except ModuleNotFoundError:
+        return Counter()
+    return Counter(node.op_type for node in onnx.load(str(path)).graph.node)
+
+
+def _check_tensors(session: Any, metadata: Metadata, path: Path) -> None:
+    """Holds the session's own view of the file against its metadata."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise BadInput(
+            f"expected one input and one output, found {len(inputs)} and {len(outputs)} in {path}: export it again."
+        )
+    for name, spec, tensor in (("input", metadata.input, inputs[0]), ("output", metadata.output, outputs[0])):
+        if TYPES.get(tensor.type) != spec.dtype:
+            raise BadInput(
+                f"expected an {name} of {spec.dtype}, as the metadata says, found {tensor.type} in {path}: export it again."
+            )
+        if spec.layout != "NCHW" or len(tensor.shape) != 4 or tensor.shape[1] != 3:
+            raise BadInput(
+                f"expected an {name} of shape (N, 3, H, W) and the layout NCHW, found {tensor.shape} and {spec.layout} in "
+                f"{path}: export it again."
+            )
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What ONNX Runtime refuses, as a sentence: its errors have no base class of their own but their module."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BadInput(
+            f"expected an .onnx that ONNX Runtime can run, found one that it refuses in {path} ({line}): export it again."
+        ) from error

@@ -1,0 +1,89 @@
+"""Students of every kind of graph, float and int8, and what they compute, for the tests of all formats."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from compress.checkpoint import Student, load_student, save_student
+from compress.models import build
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+
+SMALL = {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 5, "tail_kernel": 5}
+STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anchor_x2": ("anchor", {"scale": 2, "channels": 8, "blocks": 1, "branches": True}),
+    "anchor_x3": ("anchor", {"scale": 3, "channels": 8, "blocks": 1}),
+    "anchor_x4": ("anchor", {"scale": 4, "channels": 8, "blocks": 1}),
+    "relu_linear": ("srresnet", {**SMALL, "activation": "relu", "output": "linear", "scale": 4}),
+    "prelu_linear": ("srresnet", {**SMALL, "activation": "prelu", "output": "linear", "scale": 3}),
+    "edsr": ("edsr", {"scale": 2, "channels": 8, "blocks": 2, "residual_scale": 0.5}),
+    "prelu_tanh": ("srresnet", {**SMALL, "activation": "prelu", "output": "tanh", "trunk_end": "activation"}),
+}
+SLOPES = (0.25, -0.3, 1.4, 0.0, 0.1)  # a learned slope can be any of these
+SIZES = [(16, 16), (19, 30)]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="session")
+def float_student(folder: Path) -> Callable[[str], Student]:
+    """A saved student with randomised batch norm and biases, its output around the middle of the range."""
+
+    def make(name: str) -> Student:
+        path = folder / f"{name}.pt"
+        if not path.exists():
+            torch.manual_seed(3)
+            architecture, options = STUDENTS[name]
+            network = build(architecture, options)
+            with torch.no_grad():
+                for module in network.modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.running_mean.uniform_(-0.3, 0.3)
+                        module.running_var.uniform_(0.5, 1.5)
+                    if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+                        module.bias.uniform_(-0.05, 0.05)
+                learned = [module for module in network.modules() if isinstance(module, torch.nn.PReLU)]
+                for module, slope in zip(learned, itertools.cycle(SLOPES)):
+                    module.weight.fill_(slope)
+                if architecture != "anchor":
+                    network.tail.bias.fill_(0.0 if options.get("output") == "tanh" else 0.5)
+            row = {"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}
+            save_student(Student.of(network, metrics=[row]), path)
+        return load_student(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def int8_student(float_student: Callable[[str], Student], folder: Path, photographs: Path) -> Callable[[str], Student]:
+    def make(name: str) -> Student:
+        path = folder / f"{name}_int8.pt"
+        if not path.exists():
+            student = float_student(name)
+            save_student(
+                quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path
+            )
+        return load_student(path)
+
+    return make
+
+
+def pixels_of(size: tuple[int, int], photographs: Path) -> NDArray[np.uint8]:
+    with Image.open(photographs / "astronaut.png") as image:
+        return np.asarray(image)[20 : 20 + size[0], 30 : 30 + size[1]]
+
+
+def reference_of(student: Student, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        sr = student.reference()(torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255)
+    return sr[0].permute(1, 2, 0).numpy()

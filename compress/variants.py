@@ -82,14 +82,19 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """`change` laid over `base`: mappings merge, key by key; everything else, null included, replaces.
 
     Where `change` gives a mapping another `name` or `architecture`, the `options` of the base are dropped, because
-    they belong to what was named before.
+    they belong to what was named before. A key that only `change` has follows the one it follows there: the order of
+    stages means something.
     """
     renamed = any(key in change and key in base and change[key] != base[key] for key in NAMING)
     merged = {key: value for key, value in base.items() if not (renamed and key == "options")}
+    order, last = list(merged), None
     for key, value in change.items():
         before = merged.get(key)
         merged[key] = merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return merged
+        if key not in order:
+            order.insert(order.index(last) + 1 if last else len(order), key)
+        last = key
+    return {key: merged[key] for key in order}
 
 
 def parse_yaml(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from compress.errors import BadInput
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from compress.quantization.scheme import PIXELS, Quantization
-from export.metadata import Image, Layout, Metadata, Precision
+from export.metadata import Image, Layout, Metadata, Precision, Sizes
 
 QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights")
 """Precisions whose integers are those of an int8 student."""
@@ -85,6 +86,19 @@ def _quantized(student: Student, path: Path, calibration: str | None, target: Pa
     return quantized
 
 
+def parse_sizes(text: str) -> Sizes:
+    """'any', '64x64' or '64x64,128x96' (HEIGHTxWIDTH of LR images) as metadata has it. Raises BadInput for anything else."""
+    if text == "any":
+        return "any"
+    sizes = [re.fullmatch(r"(\d+)x(\d+)", one.strip()) for one in text.split(",")]
+    found = [[int(match[1]), int(match[2])] for match in sizes if match]
+    if len(found) < len(sizes):
+        raise BadInput(f"expected a size like 64x64, found {text!r}: give HEIGHTxWIDTH of the LR image.")
+    if any(min(size) < 1 for size in found):
+        raise BadInput(f"expected a positive LR size, found {text}: use for example 64x64.")
+    return found
+
+
 def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantization | None]:
     """The deploy graph to write, and the integers and scales to write with it.
 
@@ -117,12 +131,16 @@ def describe(
     layout: Layout,
     producers: Sequence[str],
     pixels: Literal["int8", "uint8"] = "int8",
+    pictures: bool = False,
+    sizes: Sizes = "any",
 ) -> Metadata:
-    """The metadata of a file that takes images of any size: integer pixels in the precision 'int8', else float32 ones.
+    """The metadata of a file that takes integer pixels in the precision 'int8', and float32 ones else.
 
     Args:
         layout: of the images.
         pixels: type of integer ones.
+        pictures: integer pixels in every precision.
+        sizes: (height, width) of the LR images that it takes.
         producers: packages whose versions it names.
 
     Raises:
@@ -131,7 +149,7 @@ def describe(
     if student.file_hash is None:
         raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
     image = Image("float32", layout)
-    if precision == "int8":
+    if precision == "int8" or pictures:
         image = Image(pixels, layout, scale=PIXELS.scale, zero_point=PIXELS.zero_point if pixels == "int8" else 0)
     return Metadata(
         architecture=student.architecture,
@@ -141,7 +159,7 @@ def describe(
         input=image,
         output=image,
         receptive_radius=student.deploy().receptive_radius(),
-        sizes="any",
+        sizes=sizes,
         student_sha256=student.file_hash,
         quality=student.metrics,
         calibration=student.quantization.calibration if student.quantization and precision in QUANTIZED else None,

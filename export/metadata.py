@@ -1,6 +1,7 @@
 """What travels inside every exported file, so that no runtime has to guess. Needs no torch.
 
-In a .tflite the JSON below is a metadata buffer named `pocketsr.json`, in an .onnx an entry of its metadata_props.
+In a .tflite the JSON below is a metadata buffer named `pocketsr.json`, in an .onnx an entry of its metadata_props, in an
+.mlpackage one of its user-defined metadata.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from compress.errors import BadInput
 
 Precision = Literal["float32", "float16", "int8", "int8-weights"]
 Layout = Literal["NHWC", "NCHW"]
+Sizes = Literal["any"] | list[list[int]]
 ENTRY = "pocketsr.json"
 VERSION = 1
 
@@ -59,7 +61,7 @@ class Metadata:
     input: Image
     output: Image
     receptive_radius: int | None
-    sizes: Literal["any"] | list[list[int]]
+    sizes: Sizes
     student_sha256: str
     quality: list[dict[str, Any]]
     calibration: dict[str, Any] | None

@@ -1,6 +1,5 @@
 """`python -m export.tflite student.pt`: a student as a .tflite that phones run, audited after it is written."""
 
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from compress.files import written_atomically
 from compress.quantization.scheme import Quantization
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
-from export.exporting import describe, parts, take_order
+from export.exporting import describe, parse_sizes, parts, take_order
 from export.metadata import ENTRY, Metadata, Precision
 
 Size = tuple[int, int]
@@ -156,13 +155,13 @@ def main(
             written beside the .tflite, for parity checks.
         force: replace an existing file.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not match:
-        raise BadInput(f"expected a size like 64x64, found {size!r}: give HEIGHTxWIDTH of the LR image.")
+    sizes = parse_sizes(size)
+    if sizes == "any" or len(sizes) != 1:
+        raise BadInput(f"expected one size like 64x64, found {size!r}: the file takes any other one too.")
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force
     )
-    written = export_tflite(order.student, order.target, order.precision, (int(match[1]), int(match[2])))
+    written = export_tflite(order.student, order.target, order.precision, (sizes[0][0], sizes[0][1]))
     _print_summary(written)
 
 

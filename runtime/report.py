@@ -140,8 +140,9 @@ def _tiles(parity: ParityReport) -> list[tuple[str, str]]:
         same = "identical" if math.isinf(agreement.psnr) else f"{agreement.psnr:.0f} dB"
         tiles.append((same, "output against PyTorch's"))
     tiles.append((f"{round(best.loss, 2) + 0.0:.2f} dB", "lost against the float student, on ground truth"))
-    height, width = best.latency.lr_size
-    tiles.append((f"{best.latency.median:.1f} ms", f"median for {width}x{height} pixels in, on this machine"))
+    if best.latency:
+        height, width = best.latency.lr_size
+        tiles.append((f"{best.latency.median:.1f} ms", f"median for {width}x{height} pixels in, on this machine"))
     if best.peak_bytes is not None:
         tiles.append((f"{best.peak_bytes / MEBIBYTE:.0f} MiB", "peak memory of that inference"))
     return tiles
@@ -154,7 +155,7 @@ def _ratio(largest: FileParity, best: FileParity) -> str:
 
 def _bars(parity: ParityReport) -> list[tuple[str, float, str]]:
     """(name, share of the longest in percent, words) of every median latency."""
-    named = [(file.name, file.latency.median) for file in parity.files]
+    named = [(file.name, file.latency.median) for file in parity.files if file.latency]
     named.append(("student in PyTorch", parity.pytorch.median))
     longest = max(value for _, value in named)
     return [(name, 100 * value / longest, f"{value:.2f} ms") for name, value in named]

@@ -30,6 +30,13 @@ def _onnxruntime() -> Opener:
     return onnxruntime.OnnxEngine
 
 
+def _coreml() -> Opener:
+    from runtime.engines import coreml
+
+    coreml.preload()
+    return coreml.CoremlEngine
+
+
 def _pytorch() -> Opener:
     from runtime.engines.pytorch import PytorchEngine
 
@@ -40,18 +47,20 @@ ENGINES: dict[str, Callable[[], Opener]] = {
     "litert": _litert,
     "litert-builtin": _litert_builtin,
     "onnxruntime": _onnxruntime,
+    "coreml": _coreml,
     "pytorch": _pytorch,
 }
-BY_SUFFIX = {".tflite": "litert", ".onnx": "onnxruntime", ".pt": "pytorch"}
+BY_SUFFIX = {".tflite": "litert", ".onnx": "onnxruntime", ".mlpackage": "coreml", ".pt": "pytorch"}
 
 
 def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1) -> Engine:
     """Opens a model file.
 
     Args:
-        path: a .tflite or .onnx of this project, or a student.pt.
+        path: a .tflite, .onnx or .mlpackage of this project, or a student.pt.
         engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
-            second opinion), 'onnxruntime', 'pytorch' (the reference of parity); default: what the file's suffix says.
+            second opinion), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
+            ML), 'pytorch' (the reference of parity); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:

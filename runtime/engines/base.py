@@ -37,7 +37,11 @@ class Delegate:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """An opened file: where it lies, what it says about itself, and what runs it."""
+    """An opened file: where it lies, what it says about itself, and what runs it.
+
+    Attributes:
+        native: False where the file's operators are only evaluated, so that time and memory say nothing about it.
+    """
 
     path: Path
     engine: str
@@ -45,6 +49,7 @@ class Description:
     threads: int
     metadata: Metadata
     delegate: Delegate
+    native: bool = True
 
     @property
     def precision(self) -> str:
@@ -92,6 +97,11 @@ class Engine(ABC):
     @property
     def scale(self) -> int:
         return self.metadata.scale
+
+    def file_bytes(self) -> int:
+        """Size on disk, of all its files where the model is a folder."""
+        files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
+        return sum(file.stat().st_size for file in files)
 
     @abstractmethod
     def describe(self) -> Description:
@@ -173,13 +183,13 @@ def check_metadata(metadata: Metadata, path: Path) -> None:
     """Raises BadInput for metadata that contradicts itself or that no engine here can honour."""
     integer = metadata.precision == "int8"
     for name, spec in (("input", metadata.input), ("output", metadata.output)):
-        wanted = tuple(ZERO_POINTS) if integer else ("float32",)
+        wanted = tuple(ZERO_POINTS) if integer else ("float32", "uint8")
         if spec.dtype not in wanted or spec.color != "RGB":
             raise BadInput(
                 f"expected {' or '.join(wanted)} RGB pixels at the {name} of a file of precision {metadata.precision}, found "
                 f"metadata that says {spec.dtype} {spec.color} in {path}: export it again."
             )
-        if integer and not is_pixel_scale(spec.scale, spec.zero_point, spec.dtype):
+        if spec.dtype in ZERO_POINTS and not is_pixel_scale(spec.scale, spec.zero_point, spec.dtype):
             raise BadInput(
                 f"expected {name} pixels with scale 1/255 and zero point {ZERO_POINTS[spec.dtype]}, found "
                 f"metadata that says {spec.scale} "

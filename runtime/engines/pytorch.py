@@ -63,7 +63,7 @@ class PytorchEngine(Engine):
     @torch.inference_mode()
     def run(self) -> None:
         assert self._lr is not None, "prepare comes first"
-        with _threads(self.threads):
+        with torch_threads(self.threads):
             self._sr = self._network(self._lr)
 
     def read(self) -> Raw:
@@ -96,7 +96,7 @@ def metadata_of(student: Student) -> Metadata:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Torch's number of threads is the process's; it is put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -138,5 +138,13 @@ def test_no_file_and_no_text_are_refused(tmp_path):
         read_variant(tmp_path / "binary.yaml")
 
 
+def test_a_new_key_of_a_variant_follows_the_one_that_it_follows_there():
+    base = {"teacher": 1, "student": 2, "end": 3}
+    assert list(merge(base, {"teacher": 1, "start": 0, "other": 0, "end": 4})) == [
+        "teacher", "start", "other", "student", "end",
+    ]  # fmt: skip
+    assert list(merge(base, {"first": 0})) == ["teacher", "student", "end", "first"]
+
+
 def test_a_key_that_overrides_what_an_anchor_merges_in_is_no_duplicate():
     assert parse_yaml("a: &x {c: 1, d: 2}\nb: {<<: *x, c: 3}")["b"] == {"c": 3, "d": 2}

@@ -16,6 +16,7 @@ from compress.data.benchmarks import open_benchmark
 from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
+from export.coreml import export_coreml
 from export.metadata import tflite_model
 from export.onnx import export_onnx
 from export.tflite import export_tflite
@@ -33,6 +34,8 @@ class Tiny:
     int8_tflite: Path
     float_onnx: Path
     int8_onnx: Path
+    float_mlpackage: Path
+    int8_mlpackage: Path
 
     def of(self, precision: str) -> tuple[Path, Path]:
         """student.pt and .tflite of a precision."""
@@ -43,6 +46,8 @@ class Tiny:
         student, tflite = self.of(precision)
         if engine == "onnxruntime":
             return self.int8_onnx if precision == "int8" else self.float_onnx
+        if engine == "coreml":
+            return self.int8_mlpackage if precision == "int8" else self.float_mlpackage
         return student if engine == "pytorch" else tflite
 
 
@@ -57,6 +62,7 @@ def tiny_student(seed: int = 0) -> Student:
 def tiny(tmp_path_factory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
     names = ("float.pt", "int8.pt", "float.tflite", "int8.tflite", "float.onnx", "int8.onnx")
+    names += ("float.mlpackage", "int8.mlpackage")
     files = Tiny(*(folder / name for name in names))
     save_student(tiny_student(), files.float_pt)
     student = load_student(files.float_pt)
@@ -65,6 +71,8 @@ def tiny(tmp_path_factory) -> Tiny:
     export_tflite(load_student(files.int8_pt), files.int8_tflite, "int8")
     export_onnx(student, files.float_onnx, "float32")
     export_onnx(load_student(files.int8_pt), files.int8_onnx, "int8")
+    export_coreml(student, files.float_mlpackage, "float32")
+    export_coreml(load_student(files.int8_pt), files.int8_mlpackage, "int8")
     return files
 
 

@@ -1,0 +1,171 @@
+"""`python -m export.coreml student.pt`: a student as an .mlpackage for iOS and macOS, picture in, picture out.
+
+Writes on any system; only Apple's can run the result. `runtime.parity` evaluates its operators where Core ML is not.
+"""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.checkpoint import Student
+from compress.cli import command_line
+from compress.errors import BadInput
+from export.chatter import logged
+from export.exporting import describe, parse_sizes, parts, take_order
+from export.metadata import ENTRY, Metadata, Precision, Sizes
+
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
+TARGETS = ("iOS17", "iOS18")
+COMPUTE = {"float32": "float32", "float16": "float16", "int8": "float32", "int8-weights": "float16"}
+PRODUCERS = ("torch", "coremltools")
+
+
+@dataclass(frozen=True)
+class CoremlFile:
+    """A written package, what it says about itself, and its operators by name."""
+
+    path: Path
+    metadata: Metadata
+    operators: Mapping[str, int]
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def export_coreml(
+    student: Student,
+    path: str | Path,
+    precision: Precision,
+    *,
+    sizes: Sizes = "any",
+    target: str = "iOS17",
+    compute: str | None = None,
+) -> CoremlFile:
+    """Writes a student as an .mlpackage (ML Program) that takes and gives 8-bit RGB pictures, with metadata inside.
+
+    Args:
+        student: saved or loaded, so that its file's hash is known; an int8 one for 'int8' and 'int8-weights'.
+        path: of the package, a folder that must not exist.
+        precision: 'float32', 'float16', 'int8' (weights and activations), 'int8-weights'.
+        sizes: (height, width) of LR pictures, or 'any'. The Neural Engine wants them named.
+        target: 'iOS17' (macOS 14) or 'iOS18' (macOS 15), the least system that can open it.
+        compute: 'float32' or 'float16', the type of real values; None: float32 for 'float32' and for 'int8', whose
+            integers then are the student's, else float16.
+
+    Raises:
+        BadInput: a float student for integers, an architecture without a deploy form, an unknown precision, target or
+            compute, a converter that fails, or a package that reads back as something else; nothing is written then.
+    """
+    path = Path(path)
+    for option, value, known in (("target", target, TARGETS), ("compute", compute, (None, "float32", "float16"))):
+        if value not in known:
+            names = ", ".join(one for one in known if one)
+            raise BadInput(f"expected {option} out of {names}, found {value!r}: choose one.")
+    graph, quantization = parts(student, precision)
+    metadata = describe(
+        student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", pictures=True, sizes=sizes
+    )
+    log = path.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    with _quiet_coremltools(), tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        with logged(log, path.name):
+            from export.lowering.coreml import coreml_model  # coremltools has much to say when it is imported
+
+            chosen: Any = compute or COMPUTE[precision]
+            model = coreml_model(graph, quantization, precision, compute=chosen, target=target, sizes=sizes)
+            model.short_description = f"PocketSR {metadata.architecture} x{metadata.scale} {precision}"
+            model.user_defined_metadata[ENTRY] = metadata.to_json()
+            model.save(str(made))
+        operators = _read_back(made, metadata)
+        _move(made, path)
+    return CoremlFile(path, metadata, operators)
+
+
+def _move(made: Path, path: Path) -> None:
+    """Puts a finished folder in its place: complete or not at all, and on another disk too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        shutil.copytree(made, part)
+        if path.exists():
+            shutil.rmtree(path)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read_back(package: Path, metadata: Metadata) -> Mapping[str, int]:
+    """Operators of the written package. Raises BadInput where it is not what its metadata says."""
+    import coremltools as ct
+
+    spec = ct.models.MLModel(str(package), skip_model_load=True).get_spec()
+    images = [one.type.WhichOneof("Type") for one in (*spec.description.input, *spec.description.output)]
+    if images != ["imageType", "imageType"] or spec.description.metadata.userDefined.get(ENTRY) != metadata.to_json():
+        raise BadInput(f"expected two pictures and our metadata, found {', '.join(images)}: report it to us.")
+    main = spec.mlProgram.functions["main"]
+    operations = main.block_specializations[main.opset].operations
+    return Counter(operation.type for operation in operations if operation.type != "const")
+
+
+@contextlib.contextmanager
+def _quiet_coremltools() -> Iterator[None]:
+    """Its loggers write to the standard error that they found when they were made."""
+    logger = logging.getLogger("coremltools")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def main(
+    student: Path,
+    *,
+    precision: Precision | None = None,
+    out: Path | None = None,
+    size: str = "any",
+    target: str = "iOS17",
+    compute: str | None = None,
+    calibration: str | None = None,
+    force: bool = False,
+) -> None:
+    """Exports a student to Core ML.
+
+    Args:
+        student: student.pt, float or int8.
+        precision: float32, float16, int8 or int8-weights; left out, that of the student.
+        out: the .mlpackage to write; left out, the student's name with the precision, beside it.
+        size: 'any', or sizes of the LR picture as HEIGHTxWIDTH, several with commas between them. The Neural Engine
+            wants sizes that are named.
+        target: iOS17 (macOS 14) or iOS18 (macOS 15), the least system that can open it.
+        compute: float32 or float16, the type of real values. The Neural Engine wants float16; int8 then rounds in other
+            places than the student.
+        calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
+            written beside the package, for parity checks.
+        force: replace an existing package.
+    """
+    sizes = parse_sizes(size)
+    order = take_order(
+        student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force
+    )
+    written = export_coreml(order.student, order.target, order.precision, sizes=sizes, target=target, compute=compute)
+    operators = ", ".join(f"{count} {kind}" for kind, count in written.operators.items())
+    print(
+        f"wrote {written.path}: {order.precision}, {written.file_bytes / 1000:.1f} kB, {size} image size, {target} or newer"
+    )
+    print(f"  {operators}")
+    print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -21,7 +21,7 @@ from export.audit import audit_tflite
 from export.exporting import describe
 from export.metadata import Metadata, read_tflite
 from export.tflite import PRODUCERS, TfliteFile, export_tflite
-from tests.export.conftest import SIZES, STUDENTS, pixels_of, reference_of
+from tests.export.conftest import QUALITY, SIZES, STUDENTS, pixels_of, reference_of
 
 Exported = Callable[[str, str], tuple[Student, TfliteFile]]
 
@@ -132,7 +132,7 @@ def test_metadata_comes_back_as_written_and_names_the_student(exported, folder, 
         assert found.quality == []
     else:
         assert (found.input.scale, found.input.dtype, found.calibration) == (None, "float32", None)
-        assert found.quality == [{"set": "Set5", "psnr": 30.5, "protocol": {"border": 4}}]
+        assert found.quality == [QUALITY]
 
 
 @pytest.mark.parametrize(

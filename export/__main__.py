@@ -1,0 +1,278 @@
+"""`python -m export student.pt`: a student in every format and precision, one folder with all that its users need."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from compress.card import card
+from compress.checkpoint import Student, load_student, save_student
+from compress.cli import command_line
+from compress.data.sources import skimage_photographs
+from compress.errors import BadInput
+from compress.files import sha256
+from compress.progress import progress
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.ptq import quantize_student
+from export import coreml, onnx, tflite
+from export.exporting import QUANTIZED, parts
+from export.metadata import Metadata, Precision
+
+GOLDEN_SIDE = 48  # LR pixels
+MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "README.md"
+Written = tflite.TfliteFile | onnx.OnnxFile | coreml.CoremlFile
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: its suffix, its precisions, and what writes it."""
+
+    suffix: str
+    precisions: tuple[Precision, ...]
+    write: Callable[[Student, Path, Precision], Written]
+
+
+FORMATS = {
+    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite),
+    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx),
+    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml),
+}
+
+
+def export_all(
+    student: Path,
+    out: Path,
+    *,
+    formats: Sequence[str],
+    precisions: Sequence[Precision],
+    integer_student: Path | None = None,
+    command: str = "",
+    on_file: Callable[[str], object] = lambda name: None,
+) -> list[dict[str, Any]]:
+    """Writes a folder: the files, the students they came from, golden vectors, a manifest and a model card.
+
+    golden.npz holds `lr`, (48, 48, 3) uint8, and what the PyTorch reference makes of it in each precision:
+    `sr_float32` and `sr_int8-weights` as float32 in [0, 1], `sr_int8` as uint8, (s*48, s*48, 3).
+
+    Args:
+        student: student.pt for the float precisions.
+        out: the folder; whole or not at all.
+        formats: names in `FORMATS`.
+        precisions: to write, in every format that has them.
+        integer_student: student.pt for integers, int8; None leaves them out.
+        command: that was given, for the manifest.
+        on_file: called with the name of every finished file.
+
+    Returns:
+        The rows of the manifest's `files`.
+
+    Raises:
+        BadInput: as the exporters; the converter's log is then kept as OUT.log.
+    """
+    plain, integers = load_student(student), load_student(integer_student) if integer_student else None
+    students = {one: integers if one in QUANTIZED else plain for one in precisions}
+    with _folder(out) as folder:
+        rows = []
+        for kind in formats:
+            for precision in FORMATS[kind].precisions:
+                source = students.get(precision)
+                if source is None:
+                    continue
+                path = folder / f"student_{precision}{FORMATS[kind].suffix}"
+                file = FORMATS[kind].write(source, path, precision)
+                rows.append(
+                    _row(kind, path, file.metadata, file.operators if kind != "tflite" else file.audit.operators)
+                )
+                on_file(path.name)
+        for log in folder.glob("*.log"):
+            log.unlink()
+        for path, one in ((student, plain), (integer_student, integers)):
+            if path and one:
+                shutil.copyfile(path, folder / ("student_int8.pt" if one.quantization else "student.pt"))
+        _write_golden(folder / GOLDEN, {one: source for one, source in students.items() if source})
+        (folder / CARD).write_text(card(integers or plain, out.name) + "\n" + _files_table(rows), encoding="utf-8")
+        manifest = {
+            "command": command,
+            "architecture": plain.architecture,
+            "scale": plain.scale,
+            "students": {path.name: sha256(path) for path in sorted(folder.glob("*.pt"))},
+            "golden": {"file": GOLDEN, "sha256": sha256(folder / GOLDEN)},
+            "versions": {name: version for row in rows for name, version in row["producer"].items()},
+            "files": rows,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `out` when the block ends well; its logs outlive a failure as OUT.log."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    try:
+        yield part
+        part.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)
+    except BadInput as error:
+        logs = sorted(part.glob("*.log"))
+        if not logs:
+            raise
+        kept = out.with_name(f"{out.name}.log")
+        kept.write_text("".join(log.read_text(encoding="utf-8") for log in logs), encoding="utf-8")
+        text = str(error)
+        for log in logs:
+            text = text.replace(str(log), str(kept))
+        raise BadInput(text) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _row(kind: str, path: Path, metadata: Metadata, operators: Any) -> dict[str, Any]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {
+        "file": path.name,
+        "format": kind,
+        "precision": metadata.precision,
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": sha256(path) if path.is_file() else folder_sha256(path),
+        "operators": dict(operators),
+        "images": {"input": metadata.input.dtype, "output": metadata.output.dtype, "layout": metadata.input.layout},
+        "producer": metadata.producer,
+    }
+
+
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 over a folder: of lines `SHA-256 of the file, two spaces, its path in the folder`, as sha256sum prints them,
+    sorted by path."""
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    lines = "".join(f"{sha256(folder / name)}  {name}\n" for name in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def golden_input() -> NDArray[np.uint8]:
+    """(48, 48, 3) uint8 of a photograph that scikit-image installs."""
+    from PIL import Image
+
+    path = next(path for path in skimage_photographs("train") if path.stem == "astronaut")
+    with Image.open(path) as picture:
+        side = GOLDEN_SIDE
+        return np.asarray(picture.convert("RGB").crop((200, 40, 200 + 4 * side, 40 + 4 * side)).resize((side, side)))
+
+
+def _write_golden(path: Path, students: dict[Precision, Student]) -> None:
+    lr = golden_input()
+    x = torch.tensor(lr).permute(2, 0, 1)[None].float() / 255
+    arrays: dict[str, NDArray[Any]] = {"lr": lr}
+    for precision, student in students.items():
+        network = student.reference() if precision == "int8" else parts(student, precision)[0]
+        with torch.no_grad():
+            sr = network.eval()(x)[0].permute(1, 2, 0).numpy()
+        if precision != "float16":  # the same values as float32, to fewer digits
+            arrays[f"sr_{precision}"] = np.rint(sr * 255).astype(np.uint8) if precision == "int8" else sr
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    path.write_bytes(buffer.getvalue())
+
+
+def _files_table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = ["| file | precision | kB | images |", "|---|---|---|---|"]
+    for row in rows:
+        images = row["images"]
+        lines.append(f"| {row['file']} | {row['precision']} | {row['bytes'] / 1000:.1f} | {_images(images)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _images(images: dict[str, str]) -> str:
+    return f"{images['input']} in, {images['output']} out, {images['layout']}"
+
+
+def main(
+    student: Path,
+    *,
+    out: Path | None = None,
+    formats: Sequence[str] = tuple(FORMATS),
+    precisions: Sequence[Precision] = ("float32", "float16", "int8", "int8-weights"),
+    calibration: str | None = None,
+    force: bool = False,
+) -> None:
+    """Exports a student to all formats and precisions, into one folder with manifest, golden vectors and model card.
+
+    Args:
+        student: student.pt, float or int8; a float one gives files of integers where --calibration is given.
+        out: the folder; left out, the student's name with _export, beside it.
+        formats: out of tflite, onnx and coreml.
+        precisions: out of float32, float16, int8 and int8-weights.
+        calibration: folder of photographs, or 'skimage', to quantize a float student with.
+        force: replace an existing folder.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise BadInput(f"expected formats out of {', '.join(FORMATS)}, found {unknown[0]!r}: correct the name.")
+    given = load_student(student)
+    given.deploy()
+    target = out or student.with_name(f"{student.stem}_export")
+    if target.exists() and not force:
+        raise BadInput(
+            f"expected a new folder, found that {target} exists: give another --out, or --force to replace it."
+        )
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise BadInput(
+            f"expected a folder that this command wrote, found other things in {target}: give another --out."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        integers = student if given.quantization else None
+        if integers is None and calibration:
+            integers = Path(scratch) / "student_int8.pt"
+            save_student(quantize_student(given, calibration_crops(calibration, given.scale)), integers)
+        chosen = [one for one in precisions if integers or one not in QUANTIZED]
+        if not chosen:
+            raise BadInput(
+                f"expected an int8 student or photographs to calibrate on, found neither for {', '.join(precisions)}: add "
+                "--calibration FOLDER."
+            )
+        total = sum(one in FORMATS[kind].precisions for kind in formats for one in chosen)
+        done = 0
+        with progress("export", total) as update:
+
+            def count(name: str) -> None:
+                nonlocal done
+                done += 1
+                update(done, name)
+
+            rows = export_all(
+                student, target, formats=formats, precisions=chosen, integer_student=integers,
+                command=shlex.join(["python", "-m", "export", *sys.argv[1:]]), on_file=count,
+            )  # fmt: skip
+    table = Table("file", "precision", "kB", "operators", "images", title=str(target))
+    for row in rows:
+        table.add_row(
+            row["file"], row["precision"], f"{row['bytes'] / 1000:.1f}", str(sum(row["operators"].values())),
+            _images(row["images"]),
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    judge = "student_int8.pt" if integers else "student.pt"
+    files = " ".join(str(target / row["file"]) for row in rows)
+    print(f"check them: python -m runtime.parity {target / judge} {files}")
+    if len(chosen) < len(precisions):
+        print(
+            "int8 was left out: give an int8 student, or --calibration FOLDER with photographs like those the app will see"
+        )
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -40,7 +40,7 @@ SCALE = 4
 NETWORKS: dict[str, dict[str, Any]] = {
     "anchor 24x8": {"architecture": "anchor", "options": {"scale": SCALE, "channels": 24, "blocks": 8},
                     "lr_patch": 32, "batch": 16},
-    "SRResNet B=4 64 ch": {"architecture": "srresnet", "options": {"scale": SCALE, "blocks": 4}, "lr_patch": 24, "batch": 16},
+    "SRResNet B=4 64 ch": {"architecture": "srresnet", "options": {"scale": SCALE, "blocks": 4}, "lr_patch": 16, "batch": 8},
 }  # fmt: skip
 QUICK: dict[str, dict[str, Any]] = {
     "anchor 8x2": {"architecture": "anchor", "options": {"scale": SCALE, "channels": 8, "blocks": 2}, "lr_patch": 16, "batch": 4},
@@ -54,8 +54,8 @@ def main(
     *,
     data: str = DEFAULT_SOURCE,
     quick: bool = False,
-    rounds: int = 5,
-    steps: int = 100,
+    rounds: int = 3,
+    steps: int = 50,
     basicsr: bool = True,
     out: Path = Path("runs/bench"),
 ) -> None:
@@ -161,6 +161,7 @@ def compare(what: str, contestants: Contestants, rounds: int) -> list[Row]:
     for _ in range(rounds):
         for who, measured in contestants.items():
             speeds[who].append(measured())
+            print(f"{what}: {who} {speeds[who][-1]:.1f} images/s", file=sys.stderr, flush=True)
     medians = {who: statistics.median(found) for who, found in speeds.items()}
     first = next(iter(medians.values()))
     return [

@@ -29,12 +29,11 @@ from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from export import coreml, onnx, tflite
-from export.exporting import QUANTIZED, parts
-from export.metadata import Metadata, Precision
+from export.exporting import QUANTIZED, ExportedFile, parts
+from export.metadata import Precision
 
 GOLDEN_SIDE = 48  # LR pixels
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "README.md"
-Written = tflite.TfliteFile | onnx.OnnxFile | coreml.CoremlFile
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Format:
 
     suffix: str
     precisions: tuple[Precision, ...]
-    write: Callable[[Student, Path, Precision], Written]
+    write: Callable[[Student, Path, Precision], ExportedFile]
 
 
 FORMATS = {
@@ -94,9 +93,7 @@ def export_all(
                     continue
                 path = folder / f"student_{precision}{FORMATS[kind].suffix}"
                 file = FORMATS[kind].write(source, path, precision)
-                rows.append(
-                    _row(kind, path, file.metadata, file.operators if kind != "tflite" else file.audit.operators)
-                )
+                rows.append(_row(kind, file))
                 on_file(path.name)
         for log in folder.glob("*.log"):
             log.unlink()
@@ -143,15 +140,15 @@ def _folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _row(kind: str, path: Path, metadata: Metadata, operators: Any) -> dict[str, Any]:
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+def _row(kind: str, file: ExportedFile) -> dict[str, Any]:
+    path, metadata = file.path, file.metadata
     return {
         "file": path.name,
         "format": kind,
         "precision": metadata.precision,
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": file.file_bytes,
         "sha256": sha256(path) if path.is_file() else folder_sha256(path),
-        "operators": dict(operators),
+        "operators": dict(file.operators),
         "images": {"input": metadata.input.dtype, "output": metadata.output.dtype, "layout": metadata.input.layout},
         "producer": metadata.producer,
     }

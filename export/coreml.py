@@ -10,7 +10,6 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,13 @@ from compress.checkpoint import Student
 from compress.cli import command_line
 from compress.errors import BadInput
 from export.chatter import logged
-from export.exporting import describe, parse_sizes, parts, take_order
+from export.exporting import ExportedFile, describe, parse_sizes, parts, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
 TARGETS = ("iOS17", "iOS18")
 COMPUTE = {"float32": "float32", "float16": "float16", "int8": "float32", "int8-weights": "float16"}
 PRODUCERS = ("torch", "coremltools")
-
-
-@dataclass(frozen=True)
-class CoremlFile:
-    """A written package, what it says about itself, and its operators by name."""
-
-    path: Path
-    metadata: Metadata
-    operators: Mapping[str, int]
-
-    @property
-    def file_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
 
 def export_coreml(
@@ -48,7 +34,7 @@ def export_coreml(
     sizes: Sizes = "any",
     target: str = "iOS17",
     compute: str | None = None,
-) -> CoremlFile:
+) -> ExportedFile:
     """Writes a student as an .mlpackage (ML Program) that takes and gives 8-bit RGB pictures, with metadata inside.
 
     Args:
@@ -87,7 +73,7 @@ def export_coreml(
             model.save(str(made))
         operators = _read_back(made, metadata)
         _move(made, path)
-    return CoremlFile(path, metadata, operators)
+    return ExportedFile(path, metadata, operators)
 
 
 def _move(made: Path, path: Path) -> None:
@@ -159,11 +145,7 @@ def main(
         student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force
     )
     written = export_coreml(order.student, order.target, order.precision, sizes=sizes, target=target, compute=compute)
-    operators = ", ".join(f"{count} {kind}" for kind, count in written.operators.items())
-    print(
-        f"wrote {written.path}: {order.precision}, {written.file_bytes / 1000:.1f} kB, {size} image size, {target} or newer"
-    )
-    print(f"  {operators}")
+    print(f"{written.summary()}; {target} or newer")
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,29 @@ from export.metadata import Image, Layout, Metadata, Precision, Sizes
 
 QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights")
 """Precisions whose integers are those of an int8 student."""
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A written file, or folder of files, what it says about itself, and its operators by name."""
+
+    path: Path
+    metadata: Metadata
+    operators: Mapping[str, int]
+
+    @property
+    def file_bytes(self) -> int:
+        """Size on disk."""
+        files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
+        return sum(file.stat().st_size for file in files)
+
+    def summary(self) -> str:
+        """Two lines for a person: what was written, and its operators."""
+        sizes = self.metadata.sizes
+        size = "any" if sizes == "any" else ", ".join(f"{width}x{height}" for height, width in sizes)
+        operators = ", ".join(f"{count} {kind}" for kind, count in self.operators.items())
+        kilobytes = f"{self.file_bytes / 1000:.1f} kB"
+        return f"wrote {self.path}: {self.metadata.precision}, {kilobytes}, {size} image size\n  {operators}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from compress.cli import command_line
 from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
-from export.exporting import describe, parts, take_order
+from export.exporting import ExportedFile, describe, parts, take_order
 from export.metadata import ENTRY, Metadata, Precision
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
@@ -20,20 +19,7 @@ PRODUCERS = ("torch", "onnx", "onnxsim")
 NAME = "pocketsr"
 
 
-@dataclass(frozen=True)
-class OnnxFile:
-    """A written file, what it says about itself, and its operators by name."""
-
-    path: Path
-    metadata: Metadata
-    operators: Mapping[str, int]
-
-    @property
-    def file_bytes(self) -> int:
-        return self.path.stat().st_size
-
-
-def export_onnx(student: Student, path: str | Path, precision: Precision) -> OnnxFile:
+def export_onnx(student: Student, path: str | Path, precision: Precision) -> ExportedFile:
     """Writes a student as an .onnx, NCHW, RGB, for any number and size of images, with metadata inside.
 
     Args:
@@ -64,7 +50,7 @@ def export_onnx(student: Student, path: str | Path, precision: Precision) -> Onn
     with written_atomically(path) as part:
         part.write_bytes(model.SerializeToString())
         operators = _read_back(part, metadata)
-    return OnnxFile(path, metadata, operators)
+    return ExportedFile(path, metadata, operators)
 
 
 def _simplified(model: Any) -> Any:
@@ -117,9 +103,7 @@ def main(
         student, precision=precision, known=KNOWN, out=out, suffix=".onnx", calibration=calibration, force=force
     )
     written = export_onnx(order.student, order.target, order.precision)
-    operators = ", ".join(f"{count} {kind}" for kind, count in written.operators.items())
-    print(f"wrote {written.path}: {order.precision}, {written.file_bytes / 1000:.1f} kB, any image size")
-    print(f"  {operators}")
+    print(written.summary())
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

@@ -15,7 +15,7 @@ from compress.files import written_atomically
 from compress.quantization.scheme import Quantization
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
-from export.exporting import describe, parse_sizes, parts, take_order
+from export.exporting import ExportedFile, describe, parse_sizes, parts, take_order
 from export.metadata import ENTRY, Metadata, Precision
 
 Size = tuple[int, int]
@@ -25,11 +25,9 @@ PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 
 @dataclass(frozen=True)
-class TfliteFile:
-    """A written file, what it says about itself and what was found in it."""
+class TfliteFile(ExportedFile):
+    """A .tflite and what was found in it."""
 
-    path: Path
-    metadata: Metadata
     audit: Audit
 
 
@@ -66,7 +64,7 @@ def export_tflite(student: Student, path: str | Path, precision: Precision, size
             raise BadInput(
                 f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us."
             )
-    return TfliteFile(path, metadata, audit)
+    return TfliteFile(path, metadata, audit.operators, audit)
 
 
 def _converted(graph: DeployGraph, quantization: Quantization | None, precision: Precision, size: Size) -> bytes:
@@ -162,16 +160,10 @@ def main(
         student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force
     )
     written = export_tflite(order.student, order.target, order.precision, (sizes[0][0], sizes[0][1]))
-    _print_summary(written)
-
-
-def _print_summary(file: TfliteFile) -> None:
-    audit = file.audit
-    operators = ", ".join(f"{count} {kind}" for kind, count in audit.operators.items())
-    print(f"wrote {file.path}: {file.metadata.precision}, {audit.file_bytes / 1000:.1f} kB, any image size")
-    floats = f", {len(audit.float_operators)} float operators" if file.metadata.precision == "int8" else ""
-    print(f"  {operators}; {audit.partitions} XNNPACK partition{floats}")
-    print(f"check it: python -m runtime.parity STUDENT.pt {file.path}")
+    audit = written.audit
+    floats = f", {len(audit.float_operators)} float operators" if order.precision == "int8" else ""
+    print(f"{written.summary()}; {audit.partitions} XNNPACK partition{floats}")
+    print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 
 if __name__ == "__main__":

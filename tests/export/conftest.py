@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compress.checkpoint import Student, load_student, save_student
+from compress.errors import BadInput
 from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
@@ -87,3 +88,25 @@ def reference_of(student: Student, pixels: NDArray[np.uint8]) -> NDArray[np.floa
     with torch.no_grad():
         sr = student.reference()(torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255)
     return sr[0].permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def saved(float_student: Callable[[str], Student], folder: Path, tmp_path: Path) -> Path:
+    """A student.pt in a folder of its own."""
+    float_student("anchor_x2")
+    (tmp_path / "student.pt").write_bytes((folder / "anchor_x2.pt").read_bytes())
+    return tmp_path / "student.pt"
+
+
+def left(folder: Path) -> set[str]:
+    """Names of what is in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def refused(function: Callable[..., object], folder: Path, says: str, *arguments: Any, **options: Any) -> None:
+    """A command says one sentence and leaves the folder as it was."""
+    before = left(folder)
+    with pytest.raises(BadInput, match=says) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert left(folder) == before

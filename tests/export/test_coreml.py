@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from compress.checkpoint import Student, load_student
 from compress.errors import BadInput
-from export.coreml import KNOWN, PRODUCERS, CoremlFile, export_coreml, main
-from export.exporting import describe, parts
+from export.coreml import KNOWN, PRODUCERS, export_coreml, main
+from export.exporting import ExportedFile, describe, parts
 from export.metadata import ENTRY, Metadata
 from runtime.engines.mil import read_program, values
-from tests.export.conftest import SIZES, STUDENTS, pixels_of, reference_of
+from tests.export.conftest import SIZES, STUDENTS, left, pixels_of, reference_of, refused
 
-Exported = Callable[..., tuple[Student, CoremlFile]]
+Exported = Callable[..., tuple[Student, ExportedFile]]
 
 
 @pytest.fixture(scope="module")
 def exported(float_student: Callable[[str], Student], int8_student: Callable[[str], Student], folder: Path) -> Exported:
     """(student, file) of a name and precision; every file is written once."""
-    made: dict[tuple[Any, ...], tuple[Student, CoremlFile]] = {}
+    made: dict[tuple[Any, ...], tuple[Student, ExportedFile]] = {}
 
-    def export(name: str, precision: Any, **options: Any) -> tuple[Student, CoremlFile]:
+    def export(name: str, precision: Any, **options: Any) -> tuple[Student, ExportedFile]:
         key = (name, precision, *options.values())
         if key not in made:
             student = int8_student(name) if precision.startswith("int8") else float_student(name)
@@ -222,24 +222,13 @@ def test_other_packages_are_refused(tmp_path):
         read_program(tmp_path / "missing.mlpackage")
 
 
-@pytest.fixture
-def saved(float_student, folder, tmp_path) -> Path:
-    float_student("anchor_x2")
-    (tmp_path / "student.pt").write_bytes((folder / "anchor_x2.pt").read_bytes())
-    return tmp_path / "student.pt"
-
-
-def _left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
 def test_the_command_writes_a_package_that_the_gate_passes(saved, photographs, command):
     done = command("export.coreml", saved, "--precision", "int8", "--calibration", photographs, "--size", "any")
     assert done.returncode == 0, done.stderr
     package, quantized = saved.with_name("student_int8.mlpackage"), saved.with_name("student_int8.pt")
     assert done.stdout.splitlines()[1].startswith(f"wrote {package}: int8, ")
     assert done.stderr == ""
-    assert _left(saved.parent) == {"student.pt", quantized.name, package.name, "student_int8.log"}
+    assert left(saved.parent) == {"student.pt", quantized.name, package.name, "student_int8.log"}
     done = command("runtime.parity", quantized, package, "--images", photographs)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("student_int8.mlpackage: PASS"))
@@ -251,23 +240,16 @@ def test_the_command_writes_a_package_that_the_gate_passes(saved, photographs, c
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, float_student, monkeypatch):
     folder = saved.parent
 
-    def refused(says: str, *arguments: Any, **options: Any) -> None:
-        before = _left(folder)
-        with pytest.raises(BadInput, match=says) as caught:
-            main(*arguments, **options)
-        assert "\n" not in str(caught.value)
-        assert _left(folder) == before
-
-    refused("add --calibration FOLDER", saved, precision="int8")
-    refused("end in .mlpackage", saved, out=folder / "student.tflite")
-    refused("expected a size like 64x64, found 'big'", saved, size="big")
-    refused("positive LR size, found 0x4", saved, size="0x4")
-    refused("expected target out of iOS17, iOS18, found 'iOS13'", saved, target="iOS13")
-    refused("expected compute out of float32, float16", saved, compute="int4")
+    refused(main, folder, "add --calibration FOLDER", saved, precision="int8")
+    refused(main, folder, "end in .mlpackage", saved, out=folder / "student.tflite")
+    refused(main, folder, "expected a size like 64x64, found 'big'", saved, size="big")
+    refused(main, folder, "positive LR size, found 0x4", saved, size="0x4")
+    refused(main, folder, "expected target out of iOS17, iOS18, found 'iOS13'", saved, target="iOS13")
+    refused(main, folder, "expected compute out of float32, float16", saved, compute="int4")
     mine = folder / "student_float32.mlpackage"
     mine.mkdir()
     (mine / "mine").write_bytes(b"mine")
-    refused("or --force to replace it", saved)
+    refused(main, folder, "or --force to replace it", saved)
     assert (mine / "mine").read_bytes() == b"mine"
     monkeypatch.setattr(ct, "convert", lambda *_, **__: 1 / 0)
     with pytest.raises(BadInput, match="ZeroDivisionError"):

@@ -16,20 +16,20 @@ from compress.checkpoint import Student, load_student, save_student
 from compress.deploy import Conv
 from compress.errors import BadInput
 from compress.models import build
-from export.exporting import describe, parts
+from export.exporting import ExportedFile, describe, parts
 from export.metadata import ENTRY, Metadata
-from export.onnx import KNOWN, PRODUCERS, OnnxFile, export_onnx, main
-from tests.export.conftest import SIZES, STUDENTS, pixels_of, reference_of
+from export.onnx import KNOWN, PRODUCERS, export_onnx, main
+from tests.export.conftest import SIZES, STUDENTS, left, pixels_of, reference_of, refused
 
-Exported = Callable[[str, str], tuple[Student, OnnxFile]]
+Exported = Callable[[str, str], tuple[Student, ExportedFile]]
 
 
 @pytest.fixture(scope="module")
 def exported(float_student: Callable[[str], Student], int8_student: Callable[[str], Student], folder: Path) -> Exported:
     """(student, file) of a name and precision; every file is written once."""
-    made: dict[tuple[str, str], tuple[Student, OnnxFile]] = {}
+    made: dict[tuple[str, str], tuple[Student, ExportedFile]] = {}
 
-    def export(name: str, precision: Any) -> tuple[Student, OnnxFile]:
+    def export(name: str, precision: Any) -> tuple[Student, ExportedFile]:
         if (name, precision) not in made:
             student = int8_student(name) if precision.startswith("int8") else float_student(name)
             made[name, precision] = student, export_onnx(student, folder / f"{name}_{precision}.onnx", precision)
@@ -192,21 +192,10 @@ def test_the_file_describes_itself(exported, precision):
     ]
 
 
-@pytest.fixture
-def saved(float_student, folder, tmp_path) -> Path:
-    float_student("anchor_x2")
-    (tmp_path / "student.pt").write_bytes((folder / "anchor_x2.pt").read_bytes())
-    return tmp_path / "student.pt"
-
-
-def _left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
 def test_the_command_writes_one_file_beside_the_student(saved, command):
     done = command("export.onnx", saved)
     assert done.returncode == 0, done.stderr
-    assert _left(saved.parent) == {"student.pt", "student_float32.onnx"}
+    assert left(saved.parent) == {"student.pt", "student_float32.onnx"}
     assert done.stdout.startswith(f"wrote {saved.with_name('student_float32.onnx')}: float32, ")
     assert done.stderr == ""
 
@@ -218,7 +207,7 @@ def test_the_command_calibrates_and_the_gate_passes_both_kinds_of_integers(saved
         assert done.returncode == 0, done.stderr
     quantized = saved.with_name("student_int8.pt")
     files = [saved.with_name(f"student_{precision}.onnx") for precision in ("int8", "int8-weights")]
-    assert _left(saved.parent) == {"student.pt", quantized.name, *(file.name for file in files)}
+    assert left(saved.parent) == {"student.pt", quantized.name, *(file.name for file in files)}
     assert load_student(quantized).precision == "int8"
     done = command("runtime.parity", quantized, *files, "--images", photographs)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -228,23 +217,16 @@ def test_the_command_calibrates_and_the_gate_passes_both_kinds_of_integers(saved
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, float_student):
     folder = saved.parent
 
-    def refused(says: str, *arguments: Any, **options: Any) -> None:
-        before = _left(folder)
-        with pytest.raises(BadInput, match=says) as caught:
-            main(*arguments, **options)
-        assert "\n" not in str(caught.value)
-        assert _left(folder) == before
-
-    refused("add --calibration FOLDER", saved, precision="int8")
-    refused("add --calibration FOLDER", saved, precision="int8-weights")
-    refused("end in .onnx", saved, out=folder / "student.tflite")
-    refused("no file at", folder / "none.pt")
+    refused(main, folder, "add --calibration FOLDER", saved, precision="int8")
+    refused(main, folder, "add --calibration FOLDER", saved, precision="int8-weights")
+    refused(main, folder, "end in .onnx", saved, out=folder / "student.tflite")
+    refused(main, folder, "no file at", folder / "none.pt")
     (folder / "student_float32.onnx").write_bytes(b"mine")
-    refused("or --force to replace it", saved)
+    refused(main, folder, "or --force to replace it", saved)
     assert (folder / "student_float32.onnx").read_bytes() == b"mine"
     rlfn = build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})
     save_student(Student.of(rlfn), folder / "rlfn.pt")
-    refused("found 'rlfn'", folder / "rlfn.pt")
+    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
     with pytest.raises(BadInput, match="expected an int8 student, found a float one"):
         export_onnx(float_student("anchor_x2"), folder / "a.onnx", "int8")
 
@@ -255,5 +237,5 @@ def test_a_checker_that_fails_is_reported_with_its_log_and_leaves_no_file(saved,
     monkeypatch.setattr(onnxsim, "simplify", lambda model: (model, False))
     with pytest.raises(BadInput, match="onnxsim's model computes something else"):
         export_onnx(load_student(saved), saved.with_name("s.onnx"), "float32")
-    assert _left(saved.parent) == {"student.pt", "s.log"}
+    assert left(saved.parent) == {"student.pt", "s.log"}
     assert "Traceback" in saved.with_name("s.log").read_text()

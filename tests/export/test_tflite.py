@@ -21,7 +21,7 @@ from export.audit import audit_tflite
 from export.exporting import describe
 from export.metadata import Metadata, read_tflite
 from export.tflite import PRODUCERS, TfliteFile, export_tflite
-from tests.export.conftest import QUALITY, SIZES, STUDENTS, pixels_of, reference_of
+from tests.export.conftest import QUALITY, SIZES, STUDENTS, left, pixels_of, reference_of, refused
 
 Exported = Callable[[str, str], tuple[Student, TfliteFile]]
 
@@ -192,22 +192,11 @@ def test_the_image_tensors_are_called_lr_and_sr(exported):
         assert signature == {"inputs": ["lr"], "outputs": ["sr"]}
 
 
-def _left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-@pytest.fixture
-def saved(float_student, folder, tmp_path) -> Path:
-    float_student("anchor_x2")
-    (tmp_path / "student.pt").write_bytes((folder / "anchor_x2.pt").read_bytes())
-    return tmp_path / "student.pt"
-
-
 def test_the_command_writes_beside_the_student_and_keeps_the_converter_out_of_the_terminal(saved, command):
     done = command("export.tflite", saved)
     assert done.returncode == 0, done.stderr
     target = saved.with_name("student_float32.tflite")
-    assert _left(saved.parent) == {"student.pt", target.name, "student_float32.log"}
+    assert left(saved.parent) == {"student.pt", target.name, "student_float32.log"}
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"wrote {target}: float32, ")
     assert len(lines) == 3
@@ -220,7 +209,7 @@ def test_the_command_calibrates_and_keeps_the_int8_student(saved, photographs, c
     done = command("export.tflite", saved, "--precision", "int8", "--size", "20x36", "--calibration", photographs)
     assert done.returncode == 0, done.stderr
     quantized, target = saved.with_name("student_int8.pt"), saved.with_name("student_int8.tflite")
-    assert _left(saved.parent) == {"student.pt", quantized.name, target.name, "student_int8.log"}
+    assert left(saved.parent) == {"student.pt", quantized.name, target.name, "student_int8.log"}
     assert Interpreter(str(target)).get_input_details()[0]["shape"].tolist() == [1, 20, 36, 3]
     student = load_student(quantized)
     assert student.precision == "int8"
@@ -228,34 +217,26 @@ def test_the_command_calibrates_and_keeps_the_int8_student(saved, photographs, c
     assert student.provenance["float_student_sha256"] == load_student(saved).file_hash
 
 
-def _refused(command_function: Callable[..., None], folder: Path, says: str, *arguments: Any, **options: Any) -> None:
-    before = _left(folder)
-    with pytest.raises(BadInput, match=says) as caught:
-        command_function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    assert _left(folder) == before
-
-
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, photographs):
     from export.tflite import main
 
     folder = saved.parent
-    _refused(main, folder, "add --calibration FOLDER", saved, precision="int8")
-    _refused(main, folder, "expected a size like 64x64, found '64'", saved, size="64")
-    _refused(main, folder, "expected a size like 64x64", saved, size="-4x64")
-    _refused(main, folder, "positive LR size, found 0x64", saved, size="0x64")
-    _refused(main, folder, "end in .tflite", saved, out=folder / "student.onnx")
-    _refused(main, folder, "no file at", folder / "none.pt")
-    _refused(main, folder, "expected a folder of images", saved, precision="int8", calibration=str(folder / "none"))
+    refused(main, folder, "add --calibration FOLDER", saved, precision="int8")
+    refused(main, folder, "expected a size like 64x64, found '64'", saved, size="64")
+    refused(main, folder, "expected a size like 64x64", saved, size="-4x64")
+    refused(main, folder, "positive LR size, found 0x64", saved, size="0x64")
+    refused(main, folder, "end in .tflite", saved, out=folder / "student.onnx")
+    refused(main, folder, "no file at", folder / "none.pt")
+    refused(main, folder, "expected a folder of images", saved, precision="int8", calibration=str(folder / "none"))
     existing = folder / "student_float32.tflite"
     existing.write_bytes(b"mine")
-    _refused(main, folder, "or --force to replace it", saved)
+    refused(main, folder, "or --force to replace it", saved)
     assert existing.read_bytes() == b"mine"
     save_student(
         Student.of(build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})), folder / "rlfn.pt"
     )
-    _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
-    _refused(main, folder, "found 'rlfn'", folder / "rlfn.pt", precision="int8", calibration=str(photographs))
+    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
+    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt", precision="int8", calibration=str(photographs))
 
 
 def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_2(saved, command):
@@ -263,7 +244,7 @@ def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_2(saved, comman
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     done = command("export.tflite", saved, "--precision", "int4")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
-    assert _left(saved.parent) == {"student.pt"}
+    assert left(saved.parent) == {"student.pt"}
 
 
 def test_a_float_student_is_no_int8_file_and_an_unsaved_one_is_no_file(float_student, int8_student, tmp_path):
@@ -272,7 +253,7 @@ def test_a_float_student_is_no_int8_file_and_an_unsaved_one_is_no_file(float_stu
     unsaved = dataclasses.replace(float_student("anchor_x2"), file_hash=None)
     with pytest.raises(BadInput, match="student that was saved"):
         export_tflite(unsaved, tmp_path / "a.tflite", "float32")
-    assert _left(tmp_path) == set()
+    assert left(tmp_path) == set()
 
 
 def test_force_replaces_and_an_int8_student_can_give_a_float_file(int8_student, folder, tmp_path, photographs):
@@ -306,5 +287,5 @@ def test_a_converter_that_fails_is_reported_with_its_log_and_leaves_no_file(save
     assert "\n" not in str(caught.value)
     assert "a very long story" in log.read_text()
     assert "Traceback" in log.read_text()
-    assert _left(saved.parent) == {"student.pt", "s.log"}
+    assert left(saved.parent) == {"student.pt", "s.log"}
     assert capfd.readouterr().out == ""

@@ -1,5 +1,6 @@
 """Bad input as one sentence: what was expected, what was found, what to do."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -16,8 +17,8 @@ class StoppedRun(Exception):
 def run_command(command: Callable[[], int | None]) -> None:
     """Runs a command's main function and turns its outcome into an exit code.
 
-    Exit codes: what `command` returns (None is 0); 1 for StoppedRun; 2 for BadInput and for a full disk or
-    missing permission; 130 for Ctrl-C. None of these prints a traceback; a defect of ours still does.
+    Exit codes: what `command` returns (None is 0); 1 for StoppedRun; 2 for BadInput and for a full or
+    read-only disk or missing permission; 130 for Ctrl-C. None of these prints a traceback; a defect of ours still does.
     """
     try:
         code = command() or 0
@@ -34,9 +35,12 @@ def run_command(command: Callable[[], int | None]) -> None:
     except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         code = _fail(f"expected a path that can be read and written, found {error.filename!r}: {error.strerror}.", 2)
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
+            code = _fail("expected room for the output, found a full disk: free some space and run again.", 2)
+        elif error.errno == errno.EROFS:
+            code = _fail(f"expected a path that can be written, found {error.filename!r}: {error.strerror}.", 2)
+        else:
             raise
-        code = _fail("expected room for the output, found a full disk: free some space and run again.", 2)
     sys.exit(code)
 
 

@@ -189,7 +189,8 @@ def cdism(said: Agreement, seed: SeedResults, published: Published) -> None:
     for row in ("mini", "mini_derived", "mini_scratch"):
         if row in seed.rows:
             shares = share_kept(seed, row, "teacher")
-            listed = ", ".join(f"{share:.1%} on {name}" for name, share in shares.items())
+            words = {name: f"{share:.1%}" if share > 0 else "nothing, below bicubic," for name, share in shares.items()}
+            listed = ", ".join(f"{kept} on {name}" for name, kept in words.items())
             said.say(
                 f"Of its teacher's gain in PSNR over bicubic, {seed.label(row)} keeps "
                 f"{listed or 'nothing that could be counted, for there was none on any set'}."

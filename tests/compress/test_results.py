@@ -213,6 +213,8 @@ def test_cdism_computes_what_the_minis_keep(name, parameters):
     verdict, text = _said(name, *rows)
     assert verdict == "Agrees in part"
     assert "distillation does not pay everywhere" in text
+    rows[2] = _row("mini_scratch", 25.0)
+    assert "`mini_scratch` keeps nothing, below bicubic, on Set5" in _said(name, *rows)[1]
     assert "48.9% fewer parameters" in text
 
 

@@ -75,9 +75,9 @@ def _export_both(
 ) -> dict[str, Path]:
     ours, alone = stem.with_name(f"{stem.name}_ours.tflite"), stem.with_name(f"{stem.name}_alone.tflite")
     if precision == "int8":
-        export_tflite(_saved(quantize_student(student, crops), stem.with_suffix(".pt")), ours, "int8", size)
+        export_tflite(_saved(quantize_student(student, crops), stem.with_suffix(".pt")), ours, "int8")
     else:
-        export_tflite(student, ours, "float32", size)
+        export_tflite(student, ours, "float32")
     with logged(stem.with_suffix(".log"), alone.name):
         if precision == "int8":
             _convert_int8_alone(student.network(), alone, crops)

@@ -38,16 +38,12 @@ def measure(student: Student, sets: Sequence[str], data: Path | None, lpips: Bac
 
 def card(student: Student, name: str) -> str:
     """The model card of a measured student, as Markdown."""
-    graph = student.deploy()
-    macs = graph.macs(1, 1) * OUTPUT[0] * OUTPUT[1] / student.scale**2
     options = ", ".join(f"{key} {value}" for key, value in student.config.items())
     lines = [
         f"# {name}",
         "",
         f"- Network: {student.architecture} x{student.scale} ({options}), {student.precision}",
-        f"- Parameters that ship: {graph.parameters_count():,}",
-        f"- Multiply-accumulates for {OUTPUT[0]}x{OUTPUT[1]} output: {macs / 1e9:.2f} G",
-        f"- Receptive-field radius: {graph.receptive_radius()} LR pixels",
+        *_costs(student),
         "- Images: RGB, values in [0, 1]; int8 files take and give pixel - 128 (scale 1/255, zero point -128)",
         *_training(student.provenance),
     ]
@@ -58,6 +54,19 @@ def card(student: Student, name: str) -> str:
             f"{c['images']} images of {c['source']} (SHA-256 of the crops {c['sha256'][:16]}...)"
         )
     return "\n".join([*lines, "", *_results(student.metrics)]) + "\n"
+
+
+def _costs(student: Student) -> list[str]:
+    if not student.has_graph:
+        count = sum(parameter.numel() for parameter in student.network().parameters())
+        return [f"- Parameters: {count:,}", "- Ships in float, for one image size: its attention depends on it"]
+    graph = student.deploy()
+    macs = graph.macs(1, 1) * OUTPUT[0] * OUTPUT[1] / student.scale**2
+    return [
+        f"- Parameters that ship: {graph.parameters_count():,}",
+        f"- Multiply-accumulates for {OUTPUT[0]}x{OUTPUT[1]} output: {macs / 1e9:.2f} G",
+        f"- Receptive-field radius: {graph.receptive_radius()} LR pixels",
+    ]
 
 
 def _training(provenance: dict[str, Any]) -> list[str]:

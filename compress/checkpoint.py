@@ -17,6 +17,7 @@ from compress import files
 from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.models import ARCHITECTURES, build
+from compress.models.fixed import FixedSize
 from compress.pruning.masks import Masks
 from compress.quantization.integer import IntegerStudent
 from compress.quantization.scheme import Quantization
@@ -85,16 +86,27 @@ class Student:
         network.load_state_dict(self.weights)
         return network.eval()
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether the network fits the deploy graph, which takes images of any size and can be int8."""
+        return hasattr(ARCHITECTURES[self.architecture].network, "deploy")
+
     def deploy(self) -> DeployGraph:
-        """The float network as it ships. Raises BadInput for an architecture without a deploy form."""
-        network = self.network()
-        if not hasattr(network, "deploy"):
-            shippable = ", ".join(name for name, known in ARCHITECTURES.items() if hasattr(known.network, "deploy"))
+        """The float network as it ships. Raises BadInput for an architecture that does not fit the deploy graph."""
+        if not self.has_graph:
+            fitting = ", ".join(name for name, known in ARCHITECTURES.items() if hasattr(known.network, "deploy"))
             raise BadInput(
-                f"expected an architecture that can ship ({shippable}), found {self.architecture!r}: "
-                "it has no deploy form, so distil a student from it."
+                f"expected an architecture whose operators fit the deploy graph ({fitting}), found {self.architecture!r}: "
+                "export it in float at one image size, or distil a student from it."
             )
-        return network.deploy()
+        return self.network().deploy()
+
+    def fixed(self, height: int, width: int) -> FixedSize:
+        """The float network as it ships for LR images of one size, where it does not fit the deploy graph.
+
+        Raises BadInput for a size that the network cannot take.
+        """
+        return self.network().fixed(height, width).eval()
 
     def reference(self) -> nn.Module:
         """What exported files are held against: int8 arithmetic for an int8 student, else the float network."""
@@ -111,7 +123,7 @@ def save_student(student: Student, path: str | Path) -> str:
     """
     network = student.network()
     _check_masks(student, Path(path))
-    radius = network.deploy().receptive_radius() if hasattr(network, "deploy") else None
+    radius = network.deploy().receptive_radius() if student.has_graph else None
     content = {
         "format": FORMAT,
         "version": VERSION,

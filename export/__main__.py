@@ -29,26 +29,28 @@ from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from export import coreml, onnx, tflite
-from export.exporting import QUANTIZED, ExportedFile, parts
-from export.metadata import Precision
+from export.exporting import QUANTIZED, ExportedFile, parse_sizes, reference_network, refuse_integers, sizes_of
+from export.metadata import Precision, Sizes
 
+EVERY: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights", "int8-dynamic")
 GOLDEN_SIDE = 48  # LR pixels
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "README.md"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, its precisions, and what writes it."""
+    """A kind of file: its suffix, its precisions, what writes it (student, path, precision, sizes=...), its command."""
 
     suffix: str
     precisions: tuple[Precision, ...]
-    write: Callable[[Student, Path, Precision], ExportedFile]
+    write: Callable[..., ExportedFile]
+    command: Callable[..., None]
 
 
 FORMATS = {
-    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite),
-    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx),
-    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml),
+    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite, tflite.main),
+    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx, onnx.main),
+    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml, coreml.main),
 }
 
 
@@ -59,13 +61,15 @@ def export_all(
     formats: Sequence[str],
     precisions: Sequence[Precision],
     integer_student: Path | None = None,
+    sizes: Sizes | None = None,
     command: str = "",
     on_file: Callable[[str], object] = lambda name: None,
 ) -> list[dict[str, Any]]:
     """Writes a folder: the files, the students they came from, golden vectors, a manifest and a model card.
 
     golden.npz holds `lr`, (48, 48, 3) uint8, and what the PyTorch reference makes of it in each precision:
-    `sr_float32` and `sr_int8-weights` as float32 in [0, 1], `sr_int8` as uint8, (s*48, s*48, 3).
+    `sr_float32`, `sr_int8-weights` and `sr_int8-dynamic` as float32 in [0, 1], `sr_int8` as uint8, (s*48, s*48, 3).
+    Files of one size: all of that size instead of 48x48.
 
     Args:
         student: student.pt for the float precisions.
@@ -73,6 +77,7 @@ def export_all(
         formats: names in `FORMATS`.
         precisions: to write, in every format that has them.
         integer_student: student.pt for integers, int8; None leaves them out.
+        sizes: of LR images; None is any where the network allows it, else 64x64.
         command: that was given, for the manifest.
         on_file: called with the name of every finished file.
 
@@ -92,7 +97,7 @@ def export_all(
                 if source is None:
                     continue
                 path = folder / f"student_{precision}{FORMATS[kind].suffix}"
-                file = FORMATS[kind].write(source, path, precision)
+                file = FORMATS[kind].write(source, path, precision, sizes=sizes)
                 rows.append(_row(kind, file))
                 on_file(path.name)
         for log in folder.glob("*.log"):
@@ -100,7 +105,9 @@ def export_all(
         for path, one in ((student, plain), (integer_student, integers)):
             if path and one:
                 shutil.copyfile(path, folder / ("student_int8.pt" if one.quantization else "student.pt"))
-        _write_golden(folder / GOLDEN, {one: source for one, source in students.items() if source})
+        known = sizes_of(plain, sizes)
+        side = (GOLDEN_SIDE, GOLDEN_SIDE) if known == "any" else (known[0][0], known[0][1])
+        _write_golden(folder / GOLDEN, {one: source for one, source in students.items() if source}, side)
         (folder / CARD).write_text(card(integers or plain, out.name) + "\n" + _files_table(rows), encoding="utf-8")
         manifest = {
             "command": command,
@@ -162,22 +169,22 @@ def folder_sha256(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def golden_input() -> NDArray[np.uint8]:
-    """(48, 48, 3) uint8 of a photograph that scikit-image installs."""
+def golden_input(height: int = GOLDEN_SIDE, width: int = GOLDEN_SIDE) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8 of a photograph that scikit-image installs."""
     from PIL import Image
 
     path = next(path for path in skimage_photographs("train") if path.stem == "astronaut")
     with Image.open(path) as picture:
-        side = GOLDEN_SIDE
-        return np.asarray(picture.convert("RGB").crop((200, 40, 200 + 4 * side, 40 + 4 * side)).resize((side, side)))
+        side = 4 * GOLDEN_SIDE
+        return np.asarray(picture.convert("RGB").crop((200, 40, 200 + side, 40 + side)).resize((width, height)))
 
 
-def _write_golden(path: Path, students: dict[Precision, Student]) -> None:
-    lr = golden_input()
+def _write_golden(path: Path, students: dict[Precision, Student], size: tuple[int, int]) -> None:
+    lr = golden_input(*size)
     x = torch.tensor(lr).permute(2, 0, 1)[None].float() / 255
     arrays: dict[str, NDArray[Any]] = {"lr": lr}
     for precision, student in students.items():
-        network = student.reference() if precision == "int8" else parts(student, precision)[0]
+        network = reference_network(student, precision)
         with torch.no_grad():
             sr = network.eval()(x)[0].permute(1, 2, 0).numpy()
         if precision != "float16":  # the same values as float32, to fewer digits
@@ -204,7 +211,8 @@ def main(
     *,
     out: Path | None = None,
     formats: Sequence[str] = tuple(FORMATS),
-    precisions: Sequence[Precision] = ("float32", "float16", "int8", "int8-weights"),
+    precisions: Sequence[Precision] = EVERY,
+    size: str | None = None,
     calibration: str | None = None,
     force: bool = False,
 ) -> None:
@@ -214,14 +222,16 @@ def main(
         student: student.pt, float or int8; a float one gives files of integers where --calibration is given.
         out: the folder; left out, the student's name with _export, beside it.
         formats: out of tflite, onnx and coreml.
-        precisions: out of float32, float16, int8 and int8-weights.
+        precisions: out of float32, float16, int8, int8-weights and int8-dynamic; every format has most of them.
+        size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
+            network allows it, else 64x64.
         calibration: folder of photographs, or 'skimage', to quantize a float student with.
         force: replace an existing folder.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise BadInput(f"expected formats out of {', '.join(FORMATS)}, found {unknown[0]!r}: correct the name.")
     given = load_student(student)
-    given.deploy()
+    sizes = sizes_of(given, parse_sizes(size) if size else None)
     target = out or student.with_name(f"{student.stem}_export")
     if target.exists() and not force:
         raise BadInput(
@@ -233,7 +243,11 @@ def main(
         )
     with tempfile.TemporaryDirectory() as scratch:
         integers = student if given.quantization else None
-        if integers is None and calibration:
+        if not given.has_graph:
+            for precision in precisions if tuple(precisions) != EVERY else ():  # asked for by name
+                refuse_integers(given, precision)
+            precisions = [one for one in precisions if one not in QUANTIZED]
+        elif integers is None and calibration:
             integers = Path(scratch) / "student_int8.pt"
             save_student(quantize_student(given, calibration_crops(calibration, given.scale)), integers)
         chosen = [one for one in precisions if integers or one not in QUANTIZED]
@@ -252,7 +266,7 @@ def main(
                 update(done, name)
 
             rows = export_all(
-                student, target, formats=formats, precisions=chosen, integer_student=integers,
+                student, target, formats=formats, precisions=chosen, integer_student=integers, sizes=sizes,
                 command=shlex.join(["python", "-m", "export", *sys.argv[1:]]), on_file=count,
             )  # fmt: skip
     table = Table("file", "precision", "kB", "operators", "images", title=str(target))

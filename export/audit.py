@@ -52,17 +52,20 @@ class Audit:
         """No operator computes on floats."""
         return not self.float_operators
 
-    def faults(self, precision: str) -> list[str]:
-        """Why the file is not what a file of that precision should be; empty when it is."""
+    def faults(self, precision: str, images: str = "int8") -> list[str]:
+        """Why the file is not what a file of that precision, with such images if it is int8, should be; empty when it is."""
         faults = []
+        converting = [] if images == "int8" else ["QUANTIZE", "DEQUANTIZE" if images == "float32" else "QUANTIZE"]
+        outside = self.outside
         if precision == "int8":
-            if self.float_operators:
-                faults.append(f"{len(self.float_operators)} float operators, first {self.float_operators[0]}")
-            if (self.input_type, self.output_type) != ("INT8", "INT8"):
-                faults.append(f"images of type {self.input_type} and {self.output_type} instead of INT8")
-        elif (self.input_type, self.output_type) != ("FLOAT32", "FLOAT32"):
-            faults.append(f"images of type {self.input_type} and {self.output_type} instead of FLOAT32")
-        if self.partitions != 1 or self.outside:
+            floats = [one for one in self.float_operators if images != "float32" or one.split(":")[0] not in converting]
+            if floats:
+                faults.append(f"{len(floats)} float operators, first {floats[0]}")
+            outside = [] if outside == sorted(converting) else outside
+        wanted = images.upper() if precision == "int8" else "FLOAT32"
+        if (self.input_type, self.output_type) != (wanted, wanted):
+            faults.append(f"images of type {self.input_type} and {self.output_type} instead of {wanted}")
+        if self.partitions != 1 or outside:
             faults.append(f"{self.partitions} XNNPACK partitions with {', '.join(self.outside) or 'nothing'} outside")
         if self.largest_rank > 4:
             faults.append(f"a tensor of rank {self.largest_rank}")

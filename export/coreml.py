@@ -17,7 +17,7 @@ from compress.checkpoint import Student
 from compress.cli import command_line
 from compress.errors import BadInput
 from export.chatter import logged
-from export.exporting import ExportedFile, describe, parse_sizes, parts, take_order
+from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
@@ -31,7 +31,7 @@ def export_coreml(
     path: str | Path,
     precision: Precision,
     *,
-    sizes: Sizes = "any",
+    sizes: Sizes | None = None,
     target: str = "iOS17",
     compute: str | None = None,
 ) -> ExportedFile:
@@ -41,13 +41,14 @@ def export_coreml(
         student: saved or loaded, so that its file's hash is known; an int8 one for 'int8' and 'int8-weights'.
         path: of the package, a folder that must not exist.
         precision: 'float32', 'float16', 'int8' (weights and activations), 'int8-weights'.
-        sizes: (height, width) of LR pictures, or 'any'. The Neural Engine wants them named.
+        sizes: (height, width) of LR pictures, or 'any'; None is any where the network allows it, else 64x64. The Neural
+            Engine wants them named.
         target: 'iOS17' (macOS 14) or 'iOS18' (macOS 15), the least system that can open it.
         compute: 'float32' or 'float16', the type of real values; None: float32 for 'float32' and for 'int8', whose
             integers then are the student's, else float16.
 
     Raises:
-        BadInput: a float student for integers, an architecture without a deploy form, an unknown precision, target or
+        BadInput: a float student for integers, integers or sizes that the network does not have, an unknown target or
             compute, a converter that fails, or a package that reads back as something else; nothing is written then.
     """
     path = Path(path)
@@ -55,19 +56,28 @@ def export_coreml(
         if value not in known:
             names = ", ".join(one for one in known if one)
             raise BadInput(f"expected {option} out of {names}, found {value!r}: choose one.")
-    graph, quantization = parts(student, precision)
     metadata = describe(
-        student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", pictures=True, sizes=sizes
-    )
+        student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", pictures=True,
+        sizes=sizes_of(student, sizes),
+    )  # fmt: skip
+    graph, quantization = parts(student, precision) if student.has_graph else (None, None)
+    network = None if graph else student.fixed(*metadata.sizes[0])
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with _quiet_coremltools(), tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         with logged(log, path.name):
-            from export.lowering.coreml import coreml_model  # coremltools has much to say when it is imported
+            # coremltools has much to say when it is imported
+            from export.lowering.coreml import coreml_model
+            from export.lowering.coreml_fixed import coreml_fixed
 
             chosen: Any = compute or COMPUTE[precision]
-            model = coreml_model(graph, quantization, precision, compute=chosen, target=target, sizes=sizes)
+            if graph:
+                model = coreml_model(
+                    graph, quantization, precision, compute=chosen, target=target, sizes=metadata.sizes
+                )
+            else:
+                model = coreml_fixed(network, metadata.sizes[0], compute=chosen, target=target)
             model.short_description = f"PocketSR {metadata.architecture} x{metadata.scale} {precision}"
             model.user_defined_metadata[ENTRY] = metadata.to_json()
             model.save(str(made))
@@ -119,7 +129,7 @@ def main(
     *,
     precision: Precision | None = None,
     out: Path | None = None,
-    size: str = "any",
+    size: str | None = None,
     target: str = "iOS17",
     compute: str | None = None,
     calibration: str | None = None,
@@ -131,8 +141,8 @@ def main(
         student: student.pt, float or int8.
         precision: float32, float16, int8 or int8-weights; left out, that of the student.
         out: the .mlpackage to write; left out, the student's name with the precision, beside it.
-        size: 'any', or sizes of the LR picture as HEIGHTxWIDTH, several with commas between them. The Neural Engine
-            wants sizes that are named.
+        size: 'any', or sizes of the LR picture as HEIGHTxWIDTH, several with commas between them; left out, any where
+            the network allows it, else 64x64. The Neural Engine wants sizes that are named.
         target: iOS17 (macOS 14) or iOS18 (macOS 15), the least system that can open it.
         compute: float32 or float16, the type of real values. The Neural Engine wants float16; int8 then rounds in other
             places than the student.
@@ -140,7 +150,7 @@ def main(
             written beside the package, for parity checks.
         force: replace an existing package.
     """
-    sizes = parse_sizes(size)
+    sizes = parse_sizes(size) if size else None
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force
     )

@@ -6,18 +6,34 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from torch import nn
 
 from compress.checkpoint import VALUE_RANGE, Student, load_student, save_student
 from compress.deploy import Conv, DeployGraph
 from compress.errors import BadInput
 from compress.quantization.calibration import calibration_crops
+from compress.quantization.dynamic import DynamicStudent
+from compress.quantization.integer import IntegerStudent
 from compress.quantization.ptq import quantize_student
 from compress.quantization.scheme import PIXELS, Quantization
-from export.metadata import Image, Layout, Metadata, Precision, Sizes
+from export.metadata import Image, Layout, Metadata, PixelType, Precision, Sizes
 
-QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights")
+QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights", "int8-dynamic")
 """Precisions whose integers are those of an int8 student."""
+FIXED_SIZE = [64, 64]
+"""(height, width) of the LR image where a network takes one size only and none was asked for."""
+
+
+UNKNOWN: dict[tuple[str, Precision], str] = {
+    (
+        ".tflite",
+        "int8-weights",
+    ): "TFLite computes int8 weights on activations of dynamic range, so ask for int8-dynamic",
+    (".onnx", "int8-dynamic"): "only TFLite has convolutions of dynamic range on phones, so ask for int8-weights",
+    (".mlpackage", "int8-dynamic"): "Core ML has no activations of dynamic range, so ask for int8-weights",
+}
+"""Why a format lacks a precision, and what to ask for."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +93,11 @@ def take_order(
         BadInput: anything of this that does not fit together; nothing is written then.
     """
     student = load_student(path)
-    student.deploy()  # refuses what cannot ship before any work is done
     chosen: Precision = precision or ("int8" if student.quantization else "float32")
     if chosen not in known:
-        raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: choose one.")
+        reason = UNKNOWN.get((suffix, chosen), "choose one")
+        raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: {reason}.")
+    refuse_integers(student, chosen)
     target = out or path.with_name(f"{path.stem.removesuffix('_int8')}_{chosen}{suffix}")
     if target.suffix != suffix:
         raise BadInput(f"expected --out to end in {suffix}, found {target}: rename it.")
@@ -109,6 +126,34 @@ def _quantized(student: Student, path: Path, calibration: str | None, target: Pa
     return quantized
 
 
+def refuse_integers(student: Student, precision: Precision) -> None:
+    """Raises BadInput for integers of a network that has none."""
+    if precision in QUANTIZED and not student.has_graph:
+        raise BadInput(
+            f"expected float32 or float16 for {student.architecture}, found {precision}: its attention does not fit the "
+            "deploy graph, for which int8 is defined; distil a student (anchor, srresnet, edsr) from it."
+        )
+
+
+def sizes_of(student: Student, sizes: Sizes | None) -> Sizes:
+    """The LR sizes of a file: those asked for; for None, any where the network allows it, else 64x64.
+
+    Raises:
+        BadInput: several sizes, or any, for a network that takes one, or one that it cannot take.
+    """
+    if student.has_graph:
+        return sizes or "any"
+    chosen = sizes or [FIXED_SIZE]
+    if chosen == "any" or len(chosen) > 1:
+        found = "any size" if chosen == "any" else f"{len(chosen)} sizes"
+        raise BadInput(
+            f"expected one size for {student.architecture}, found {found}: its attention depends on it, so export a file for "
+            "each size."
+        )
+    student.fixed(*chosen[0])
+    return chosen
+
+
 def parse_sizes(text: str) -> Sizes:
     """'any', '64x64' or '64x64,128x96' (HEIGHTxWIDTH of LR images) as metadata has it. Raises BadInput for anything else."""
     if text == "any":
@@ -125,12 +170,14 @@ def parse_sizes(text: str) -> Sizes:
 def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantization | None]:
     """The deploy graph to write, and the integers and scales to write with it.
 
-    int8: both. int8-weights: the scales of the weights are to be used, those of the activations are not; the graph's
-    weights are the real values of the integers, its biases the float ones. Otherwise there is no quantization.
+    int8: both. int8-weights and int8-dynamic: the scales of the weights are to be used, those of the activations are
+    not; the graph's weights are the real values of the integers, its biases the float ones. Otherwise there is no
+    quantization.
 
     Raises:
-        BadInput: an architecture without a deploy form, or a float student for integers.
+        BadInput: an architecture that does not fit the deploy graph, or a float student for integers.
     """
+    refuse_integers(student, precision)
     graph = student.deploy()
     if precision not in QUANTIZED:
         return graph, None
@@ -139,12 +186,27 @@ def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantiza
             "expected an int8 student, found a float one: calibrate it with --calibration FOLDER, or quantize it with "
             "`python -m compress.quantization`."
         )
-    if precision == "int8-weights":
+    if precision != "int8":
         for name, operator, _ in graph.steps():
             if isinstance(operator, Conv):
                 layer = student.quantization.layers[name]
                 operator.weight = layer.weight.float() * layer.scale[:, None, None, None]
     return graph, student.quantization
+
+
+def reference_network(student: Student, precision: Precision) -> nn.Module:
+    """What a file of that precision is held against: (1, 3, H, W) in [0, 1] to (1, 3, s*H, s*W) in [0, 1], in eval mode.
+
+    Raises:
+        BadInput: as `parts`.
+    """
+    if precision not in QUANTIZED:
+        return student.network()
+    graph, quantization = parts(student, precision)
+    if quantization is None or precision == "int8-weights":
+        return graph.eval()
+    kind = DynamicStudent if precision == "int8-dynamic" else IntegerStudent
+    return kind(graph, quantization).eval()
 
 
 def describe(
@@ -153,16 +215,16 @@ def describe(
     *,
     layout: Layout,
     producers: Sequence[str],
-    pixels: Literal["int8", "uint8"] = "int8",
+    pixels: PixelType = "int8",
     pictures: bool = False,
     sizes: Sizes = "any",
 ) -> Metadata:
-    """The metadata of a file that takes integer pixels in the precision 'int8', and float32 ones else.
+    """The metadata of a file that takes pixels of type `pixels` in the precision 'int8', and float32 ones else.
 
     Args:
         layout: of the images.
-        pixels: type of integer ones.
-        pictures: integer pixels in every precision.
+        pixels: see above.
+        pictures: pixels of that type in every precision.
         sizes: (height, width) of the LR images that it takes.
         producers: packages whose versions it names.
 
@@ -172,7 +234,7 @@ def describe(
     if student.file_hash is None:
         raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
     image = Image("float32", layout)
-    if precision == "int8" or pictures:
+    if pixels != "float32" and (precision == "int8" or pictures):
         image = Image(pixels, layout, scale=PIXELS.scale, zero_point=PIXELS.zero_point if pixels == "int8" else 0)
     return Metadata(
         architecture=student.architecture,
@@ -181,7 +243,7 @@ def describe(
         value_range=VALUE_RANGE,
         input=image,
         output=image,
-        receptive_radius=student.deploy().receptive_radius(),
+        receptive_radius=student.deploy().receptive_radius() if student.has_graph else None,
         sizes=sizes,
         student_sha256=student.file_hash,
         quality=student.metrics,

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from compress.errors import BadInput
 
-Precision = Literal["float32", "float16", "int8", "int8-weights"]
+Precision = Literal["float32", "float16", "int8", "int8-weights", "int8-dynamic"]
+PixelType = Literal["float32", "uint8", "int8"]
 Layout = Literal["NHWC", "NCHW"]
 Sizes = Literal["any"] | list[list[int]]
 ENTRY = "pocketsr.json"
@@ -30,7 +31,7 @@ class Image:
         scale, zero_point: real value = scale * (integer - zero point); None for float.
     """
 
-    dtype: Literal["float32", "uint8", "int8"]
+    dtype: PixelType
     layout: Layout = "NHWC"
     color: str = "RGB"
     scale: float | None = None
@@ -43,7 +44,8 @@ class Metadata:
 
     Attributes:
         architecture, scale: of the student.
-        precision: of weights and activations; 'float16' and 'int8-weights' of the weights alone.
+        precision: of weights and activations; 'float16' and 'int8-weights' of the weights alone; 'int8-dynamic' has
+            int8 weights, and activations whose scale is that of every single image.
         value_range: of real-valued pixels.
         input, output: the LR image and the SR image.
         receptive_radius: LR pixels that a tile must overlap its neighbours by; None if no overlap is exact.

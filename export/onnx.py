@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,40 @@ from compress.cli import command_line
 from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
-from export.exporting import ExportedFile, describe, parts, take_order
-from export.metadata import ENTRY, Metadata, Precision
+from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.metadata import ENTRY, Metadata, Precision, Sizes
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
 PRODUCERS = ("torch", "onnx", "onnxsim")
 NAME = "pocketsr"
 
 
-def export_onnx(student: Student, path: str | Path, precision: Precision) -> ExportedFile:
-    """Writes a student as an .onnx, NCHW, RGB, for any number and size of images, with metadata inside.
+def export_onnx(
+    student: Student, path: str | Path, precision: Precision, *, sizes: Sizes | None = None
+) -> ExportedFile:
+    """Writes a student as an .onnx, NCHW, RGB, with metadata inside.
 
     Args:
         student: saved or loaded, so that its file's hash is known; an int8 one for 'int8' and 'int8-weights'.
         path: of the file.
         precision: 'float32'; 'float16' (weights and arithmetic; images stay float32); 'int8' (QDQ: weights int8,
             values and images uint8, the student's integers plus 128); 'int8-weights' (arithmetic stays float32).
+        sizes: (height, width) of LR images; one is baked in, for one image. None is any number of images of any size,
+            where the network allows it, and else 64x64.
 
     Raises:
-        BadInput: a float student for integers, an architecture without a deploy form, a precision that ONNX does not
-            have, or a file that the checker refuses; nothing is written then.
+        BadInput: a float student for integers, integers or sizes that the network does not have, or a file that the
+            checker refuses; nothing is written then.
     """
-    from export.lowering.onnx import onnx_model
-
     path = Path(path)
-    graph, quantization = parts(student, precision)
-    metadata = describe(student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8")
+    metadata = describe(
+        student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", sizes=sizes_of(student, sizes)
+    )
+    write = _writer(student, precision, metadata.sizes)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with logged(log, path.name):
-        model = _simplified(onnx_model(graph, quantization, precision))
+        model = _simplified(write())
         model.producer_name = NAME
         model.doc_string = f"PocketSR {metadata.architecture} x{metadata.scale} {precision}"
         model.ClearField("metadata_props")  # onnxsim's
@@ -51,6 +55,20 @@ def export_onnx(student: Student, path: str | Path, precision: Precision) -> Exp
         part.write_bytes(model.SerializeToString())
         operators = _read_back(part, metadata)
     return ExportedFile(path, metadata, operators)
+
+
+def _writer(student: Student, precision: Precision, sizes: Sizes) -> Callable[[], Any]:
+    """What makes the model; raises BadInput as `parts` does before any work is done."""
+    if student.has_graph:
+        from export.lowering.onnx import onnx_model
+
+        graph, quantization = parts(student, precision)
+        return lambda: onnx_model(graph, quantization, precision, sizes)
+    from export.lowering.onnx_fixed import onnx_fixed
+
+    size = sizes[0]
+    assert not isinstance(size, str)
+    return lambda: onnx_fixed(student.fixed(*size), precision, size)
 
 
 def _simplified(model: Any) -> Any:
@@ -86,6 +104,7 @@ def main(
     *,
     precision: Precision | None = None,
     out: Path | None = None,
+    size: str | None = None,
     calibration: str | None = None,
     force: bool = False,
 ) -> None:
@@ -95,6 +114,8 @@ def main(
         student: student.pt, float or int8.
         precision: float32, float16, int8 or int8-weights; left out, that of the student.
         out: the .onnx to write; left out, the student's name with the precision, beside it.
+        size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
+            network allows it, else 64x64. One size is baked in, which NPUs ask for.
         calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
             written beside the .onnx, for parity checks.
         force: replace an existing file.
@@ -102,7 +123,8 @@ def main(
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".onnx", calibration=calibration, force=force
     )
-    written = export_onnx(order.student, order.target, order.precision)
+    sizes = parse_sizes(size) if size else None
+    written = export_onnx(order.student, order.target, order.precision, sizes=sizes)
     print(written.summary())
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 

@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from compress.checkpoint import Student
 from compress.cli import command_line
-from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.files import written_atomically
-from compress.quantization.scheme import Quantization
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
-from export.exporting import ExportedFile, describe, parse_sizes, parts, take_order
-from export.metadata import ENTRY, Metadata, Precision
+from export.exporting import FIXED_SIZE, ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.flatbuffer import parse, serialize, set_image_type, set_integer_weights
+from export.metadata import ENTRY, Metadata, PixelType, Precision, Sizes
 
-Size = tuple[int, int]
-DEFAULT_SIZE = (64, 64)
-KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8")
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-dynamic")
 PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 
@@ -31,35 +29,56 @@ class TfliteFile(ExportedFile):
     audit: Audit
 
 
-def export_tflite(student: Student, path: str | Path, precision: Precision, size: Size = DEFAULT_SIZE) -> TfliteFile:
-    """Writes a student as a .tflite, NHWC, RGB, resizable to any image size, with metadata inside.
+def export_tflite(
+    student: Student,
+    path: str | Path,
+    precision: Precision,
+    *,
+    sizes: Sizes | None = None,
+    images: PixelType | None = None,
+) -> TfliteFile:
+    """Writes a student as a .tflite, NHWC, RGB, with metadata inside.
 
     Args:
-        student: saved or loaded, so that its file's hash is known; an int8 one for precision 'int8', any other
-            precision is exported from the float weights.
+        student: saved or loaded, so that its file's hash is known; an int8 one for integers, any other precision is
+            exported from the float weights.
         path: of the file. What the converter prints goes to a .log beside it.
         precision: 'float32'; 'float16' (weights; images and arithmetic stay float32 unless the phone chooses
-            otherwise); 'int8' (weights, activations, and images: pixel - 128).
-        size: (height, width) of the LR image that the file is set to when it is opened.
+            otherwise); 'int8' (weights, activations, and images: pixel - 128); 'int8-dynamic' (weights; what enters a
+            convolution is quantized by its own extremes while it runs, the rest stays float32).
+        sizes: (height, width) of LR images; the file is opened with the first. None is any size, opened with 64x64,
+            where the network allows it, and else 64x64 alone.
+        images: 'int8', 'uint8' or 'float32' at both ends of an int8 file; None is int8, without any conversion.
 
     Raises:
-        BadInput: a float student for int8, an architecture without a deploy form, a size that is none, a converter
-            that fails, or a written file that the audit refuses; nothing is written then.
+        BadInput: a float student for integers, integers or sizes that the network does not have, an image type of a
+            float file, a converter that fails, or a written file that the audit refuses; nothing is written then.
     """
     path = Path(path)
-    if min(size) < 1:
-        raise BadInput(f"expected a positive LR size, found {size[0]}x{size[1]}: use for example 64x64.")
-    graph, quantization = parts(student, precision)
-    metadata = describe(student, precision, layout="NHWC", producers=PRODUCERS)
+    if images not in (None, "float32") and precision != "int8":
+        raise BadInput(f"expected float32 images of a {precision} file, found {images}: only int8 files take integers.")
+    shown: PixelType = images or "int8"
+    metadata = describe(
+        student, precision, layout="NHWC", producers=PRODUCERS, pixels=shown, sizes=sizes_of(student, sizes)
+    )
+    module = _lowered(student, precision, metadata.sizes)
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with logged(log, f"{path.name}"):
-        content = _converted(graph, quantization, precision, size)
-    content = _with_metadata(content, metadata)
+        model = parse(_converted(module, precision, metadata.sizes))
+        if precision == "int8-dynamic":
+            assert student.quantization is not None
+            set_integer_weights(model, student.quantization.layers.values())
+        if precision == "int8" and shown != "int8":
+            set_image_type(model, shown)
+        _add_metadata(model, metadata)
+        content = serialize(model)
     with written_atomically(path) as part:
         part.write_bytes(content)
         audit = audit_tflite(part)
-        faults = audit.faults(precision) + ([] if audit.resizable else ["a size that is baked in"])
+        faults = audit.faults(precision, shown)
+        if student.has_graph and not audit.resizable:
+            faults.append("a size that is baked in")
         if faults:
             raise BadInput(
                 f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us."
@@ -67,21 +86,37 @@ def export_tflite(student: Student, path: str | Path, precision: Precision, size
     return TfliteFile(path, metadata, audit.operators, audit)
 
 
-def _converted(graph: DeployGraph, quantization: Quantization | None, precision: Precision, size: Size) -> bytes:
+def _lowered(student: Student, precision: Precision, sizes: Sizes) -> nn.Module:
+    """The network in operators that have a native TFLite counterpart; raises BadInput as `parts` does."""
+    if not student.has_graph:
+        from export.lowering.tflite_fixed import tflite_fixed
+
+        return tflite_fixed(student.fixed(*_example(sizes)))
+    graph, quantization = parts(student, precision)
+    from export.lowering.tflite import TfliteGraph
+
+    return TfliteGraph(graph, quantization if precision == "int8" else None)
+
+
+def _example(sizes: Sizes) -> list[int]:
+    return FIXED_SIZE if sizes == "any" else sizes[0]
+
+
+def _converted(module: nn.Module, precision: Precision, sizes: Sizes) -> bytes:
     """The flatbuffer as litert-torch writes it."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
-    from export.lowering.tflite import TfliteGraph
-
-    lowered = TfliteGraph(graph, quantization).eval()
-    channels_last = litert_torch.to_channel_last_io(lowered, args=[0], outputs=[0]).eval()
+    for tensor in (*module.parameters(), *module.buffers()):
+        # litert-torch 0.10 knows constants by the address of a contiguous copy, which it frees: others may follow there
+        tensor.data = tensor.data.contiguous()
+    channels_last = litert_torch.to_channel_last_io(module.eval(), args=[0], outputs=[0]).eval()
     options: dict[str, Any] = {}
-    if quantization:  # the graph has its quantizers already; this only tells the converter to fold them
+    if precision == "int8":  # the graph has its quantizers already; this only tells the converter to fold them
         scheme = get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
         options["quant_config"] = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(scheme))
-    model = litert_torch.convert(channels_last, (torch.zeros(1, *size, 3),), **options)
+    model = litert_torch.convert(channels_last, (torch.zeros(1, *_example(sizes), 3),), **options)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "student.tflite"
         model.export(str(file))
@@ -93,22 +128,18 @@ def _float16(file: Path) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    casting = quantizer.Quantizer(str(file))
-    casting.add_weight_only_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.CONV_2D,
-        num_bits=16,
-        algorithm_key=AlgorithmName.FLOAT_CASTING,
-    )
+    casting, names = quantizer.Quantizer(str(file)), qtyping.TFLOperationName
+    for kind in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.FULLY_CONNECTED):
+        casting.add_weight_only_config(
+            regex=".*", operation_name=kind, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+        )
     return bytes(casting.quantize().quantized_model)
 
 
-def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
+def _add_metadata(model: Any, metadata: Metadata) -> None:
     """Adds the metadata buffer, and names the image tensors "lr" and "sr"."""
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = list(metadata.to_json().encode())
     entry.name, entry.buffer = ENTRY, len(model.buffers)
@@ -119,7 +150,6 @@ def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
     graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "lr", "sr"
     signature.inputs[0].name, signature.outputs[0].name = "lr", "sr"
     model.description = f"PocketSR {metadata.architecture} x{metadata.scale} {metadata.precision}"
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _shorten_names(model: Any, graph: Any) -> None:
@@ -138,7 +168,8 @@ def main(
     *,
     precision: Precision | None = None,
     out: Path | None = None,
-    size: str = "64x64",
+    size: str | None = None,
+    images: PixelType | None = None,
     calibration: str | None = None,
     force: bool = False,
 ) -> None:
@@ -146,20 +177,21 @@ def main(
 
     Args:
         student: student.pt, float or int8.
-        precision: float32, float16 or int8; left out, that of the student.
+        precision: float32, float16, int8 or int8-dynamic (int8 weights, activations of dynamic range); left out, that of
+            the student.
         out: the .tflite to write; left out, the student's name with the precision, beside it.
-        size: HEIGHTxWIDTH of the LR image that the file is opened with; it can be resized to any other.
+        size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
+            network allows it, else 64x64. A file opens with the first, or with 64x64, and is resized to the others.
+        images: type of the pixels of an int8 file: int8 (pixel - 128; the fastest), uint8 or float32.
         calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
             written beside the .tflite, for parity checks.
         force: replace an existing file.
     """
-    sizes = parse_sizes(size)
-    if sizes == "any" or len(sizes) != 1:
-        raise BadInput(f"expected one size like 64x64, found {size!r}: the file takes any other one too.")
+    sizes = parse_sizes(size) if size else None
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force
     )
-    written = export_tflite(order.student, order.target, order.precision, (sizes[0][0], sizes[0][1]))
+    written = export_tflite(order.student, order.target, order.precision, sizes=sizes, images=images)
     audit = written.audit
     floats = f", {len(audit.float_operators)} float operators" if order.precision == "int8" else ""
     print(f"{written.summary()}; {audit.partitions} XNNPACK partition{floats}")

@@ -17,7 +17,8 @@ from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, Benchmark, open_benchmark
 from compress.errors import BadInput
 from compress.progress import progress
-from export.exporting import QUANTIZED, parts
+from export.exporting import QUANTIZED, reference_network
+from runtime.crops import common_size, crops
 from runtime.engines import open_model
 from runtime.engines.base import Engine, Raw, to_pixels, to_real
 from runtime.engines.pytorch import PytorchEngine
@@ -42,7 +43,8 @@ def check(
 
     Args:
         student: from `load_student`; an int8 student judges int8 files by its integers, files of int8 weights by those
-            weights, and float files by its float network; a float student judges float files only.
+            weights, of dynamic range by `DynamicStudent`, and float files by its float network; a float student judges
+            float files only.
         paths: of the files.
         benchmarks: at the student's scale, each with at least one image.
         limits: default: `Limits()`.
@@ -62,19 +64,17 @@ def check(
     floats = dataclasses.replace(student, quantization=None)
     float_engine = PytorchEngine(floats, threads=threads)
     references = {"float32": float_engine, "float16": float_engine}
-    wanted_precisions = {engine.metadata.precision for engine in engines}
-    if "int8" in wanted_precisions:
-        references["int8"] = PytorchEngine(student, threads=threads)
-    if "int8-weights" in wanted_precisions:
-        network, _ = parts(student, "int8-weights")
-        references["int8-weights"] = PytorchEngine(floats, threads=threads, network=network)
+    for precision in {engine.metadata.precision for engine in engines} - set(references):
+        owner = student if precision == "int8" else floats
+        references[precision] = PytorchEngine(owner, threads=threads, network=reference_network(student, precision))
+    size = common_size(engines)
     tallies = [_Tally() for _ in engines]
     quality: list[list[SetLoss]] = [[] for _ in engines]
     timed = None
     for benchmark in benchmarks:
         wanted: list[float] = []
         found: list[list[float]] = [[] for _ in engines]
-        for name, lr, hr in benchmark:
+        for name, lr, hr in crops(benchmark, size):
             timed = lr if timed is None else timed
             expected = {id(one): one.upscale(lr) for one in references.values()}
             wanted.append(metrics.psnr(expected[id(float_engine)].image, hr, student.scale))
@@ -105,6 +105,8 @@ def check(
         )
         results.append(dataclasses.replace(result, failures=tuple(_failures(result, student, limits))))
     protocol = dataclasses.asdict(metrics.Protocol(lr=benchmarks[0].lr))
+    if size:
+        protocol["crop"] = f"{size[1]}x{size[0]} LR pixels in the middle"
     return ParityReport(
         student=student.file_hash, limits=limits, files=tuple(results), pytorch=pytorch, protocol=protocol
     )

@@ -1,8 +1,8 @@
 """BSRN, the strongest small convolutional teacher: a third of a million parameters.
 
 Li et al., "Blueprint Separable Residual Network for Efficient Image Super-Resolution" (CVPRW 2022, winner of NTIRE's
-model complexity track). A teacher only: its attention (pooling, bilinear resize, statistics of the whole image) has no
-deploy form.
+model complexity track). A teacher first: its attention (pooling, bilinear resize, statistics of the whole image) does not
+fit the deploy graph, so it ships in float, at one image size.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.errors import BadInput
 from compress.models.channels import ChannelGroup, Consumer, Producer
+from compress.models.fixed import FixedSize, check_sides
 from compress.models.taps import thirds
 
 REPEATS = 4  # copies of the input that the first layer sees
@@ -90,8 +91,9 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        deviation, mean = torch.std_mean(x.float(), (2, 3), correction=0, keepdim=True)
-        return x * self.conv_du(mean + deviation)
+        features = x.float()
+        mean, deviation = features.mean((2, 3), keepdim=True), features.std((2, 3), correction=0, keepdim=True)
+        return x * self.conv_du((mean + deviation).to(x.dtype))
 
 
 class SeparableDistillationBlock(nn.Module):
@@ -142,16 +144,24 @@ class BSRN(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        x = F.pad(lr, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)), "replicate")
-        first = x = self.fea_conv(x.repeat(1, REPEATS, 1, 1))
+        lr = F.pad(lr, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)), "replicate")
+        sr = self.unclipped(lr)[..., : self.config.scale * height, : self.config.scale * width]
+        return sr if self.training else sr.clamp(0, 1)
+
+    def unclipped(self, lr: Tensor) -> Tensor:
+        """The network itself, for images of at least 15 pixels a side."""
+        first = x = self.fea_conv(torch.cat([lr] * REPEATS, 1))
         outputs = []
         for name in self._blocks():
             x = self.get_submodule(name)(x)
             outputs.append(x)
         x = self.c2(F.gelu(self.c1(torch.cat(outputs, 1)))) + first
-        sr = self.upsampler.upsampleOneStep(x).float()
-        sr = sr[..., : self.config.scale * height, : self.config.scale * width]
-        return sr if self.training else sr.clamp(0, 1)
+        return self.upsampler.upsampleOneStep(x).float()
+
+    def fixed(self, height: int, width: int) -> FixedSize:
+        """The network as it ships for LR images of one size. Raises BadInput for a side below 15 pixels."""
+        check_sides("bsrn", height, width, least=SMALLEST)
+        return FixedSize(self)
 
     def merged(self) -> "BSRN":
         """Itself: there are no branches."""

@@ -1,7 +1,8 @@
 """RLFN, a strong convolutional teacher of half a million parameters.
 
-Kong et al., "Residual Local Feature Network for Efficient Super-Resolution" (CVPRW 2022). A teacher only: its
-attention branch (strided convolution, max pooling, bilinear resize) has no deploy form.
+Kong et al., "Residual Local Feature Network for Efficient Super-Resolution" (CVPRW 2022). A teacher first: its
+attention (strided convolution, max pooling, bilinear resize) does not fit the deploy graph, so it ships in float, at one
+image size.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.models.channels import ChannelGroup
+from compress.models.fixed import FixedSize, check_sides
 from compress.models.taps import thirds
 
 SMALLEST = 15  # pixels that the attention's stride, pooling and two unpadded convolutions take
@@ -92,12 +94,20 @@ class RLFN(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
         lr = F.pad(lr, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)), "replicate")
+        sr = self.unclipped(lr)[..., : self.config.scale * height, : self.config.scale * width]
+        return sr if self.training else sr.clamp(0, 1)
+
+    def unclipped(self, lr: Tensor) -> Tensor:
+        """The network itself, for images of at least 15 pixels a side."""
         first = x = self.conv_1(lr * 255)
         for i in range(1, self.config.blocks + 1):
             x = self.get_submodule(f"block_{i}")(x)
-        sr = self.upsampler(self.conv_2(x) + first).float() / 255
-        sr = sr[..., : self.config.scale * height, : self.config.scale * width]
-        return sr if self.training else sr.clamp(0, 1)
+        return self.upsampler(self.conv_2(x) + first).float() / 255
+
+    def fixed(self, height: int, width: int) -> FixedSize:
+        """The network as it ships for LR images of one size. Raises BadInput for a side below 15 pixels."""
+        check_sides("rlfn", height, width, least=SMALLEST)
+        return FixedSize(self)
 
     def merged(self) -> "RLFN":
         """Itself: there are no branches."""

@@ -2,9 +2,11 @@
 
 Liang et al., "SwinIR: Image Restoration Using Swin Transformer" (ICCVW 2021), with the upsampler
 "pixelshuffledirect". Weights have the published names. Stochastic depth, which the published training inherits from
-the classifier, is left out: networks this small do not overfit. No deploy form yet.
+the classifier, is left out: networks this small do not overfit. It ships in float, at
+one image size: the masks of its shifted windows depend on it.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import BadInput
+from compress.models.fixed import FixedSize, check_sides
 from compress.models.swinir_attention import ResidualSwinLayer, shift_mask
+from compress.models.swinir_fixed import FixedResidualSwinLayer, shift_penalty
 from compress.models.taps import thirds
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB
@@ -76,15 +80,29 @@ class SwinIR(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
         window, scale = self.config.window, self.config.scale
-        x = reflect_to_multiple(lr, window) - self.mean
+        x = reflect_to_multiple(lr, window)
         allowed = shift_mask(*x.shape[-2:], window, x.device)
-        first = self.conv_first(x)
+        sr = self.unclipped(x, allowed)[..., : scale * height, : scale * width]
+        return sr if self.training else sr.clamp(0, 1)
+
+    def unclipped(self, lr: Tensor, *context: Tensor) -> Tensor:
+        """The network itself, for sides that are multiples of the window; `context` goes to every layer."""
+        first = self.conv_first(lr - self.mean)
         x = _over_channels(self.patch_embed["norm"], first)
         for layer in self.layers:
-            x = layer(x, allowed)
+            x = layer(x, *context)
         x = self.conv_after_body(_over_channels(self.norm, x)) + first
-        sr = self.upsample(x)[..., : scale * height, : scale * width].float() + self.mean
-        return sr if self.training else sr.clamp(0, 1)
+        return self.upsample(x).float() + self.mean
+
+    def fixed(self, height: int, width: int) -> FixedSize:
+        """The network as it ships for one LR image of one size.
+
+        Raises BadInput for sides that are no multiples of the window.
+        """
+        check_sides("swinir", height, width, multiple=self.config.window)
+        shipped = copy.deepcopy(self)
+        shipped.layers = nn.ModuleList(FixedResidualSwinLayer(layer, height, width) for layer in self.layers)
+        return FixedSize(shipped, shift_penalty(height, width, self.config.window))
 
     def merged(self) -> "SwinIR":
         """Itself: there are no branches."""

@@ -17,15 +17,17 @@ from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
 from compress.quantization.scheme import LOW, ActivationScale, Quantization
-from export.metadata import Precision
+from export.metadata import Precision, Sizes
 
 OUTPUT = "sr"
 OPSET = 18
 IR_VERSION = 10  # of the same time as the opset: runtimes refuse files of a newer one
 
 
-def onnx_model(graph: DeployGraph, quantization: Quantization | None, precision: Precision) -> onnx.ModelProto:
-    """The model: "lr" (batch, 3, height, width) to "sr" (batch, 3, s*height, s*width), all sizes free.
+def onnx_model(
+    graph: DeployGraph, quantization: Quantization | None, precision: Precision, sizes: Sizes = "any"
+) -> onnx.ModelProto:
+    """The model: "lr" (batch, 3, height, width) to "sr" (batch, 3, s*height, s*width).
 
     int8: images are uint8 pixels. Otherwise they are float32 in [0, 1], in 'float16' too, where all between them
     is float16.
@@ -33,8 +35,10 @@ def onnx_model(graph: DeployGraph, quantization: Quantization | None, precision:
     Args:
         graph, quantization: see `export.exporting.parts`.
         precision: what to write.
+        sizes: (height, width) of LR images; one is baked in, for one image, else all sizes are free.
     """
-    return _Writer(graph, quantization, precision).model()
+    fixed = sizes[0] if sizes != "any" and len(sizes) == 1 else None
+    return _Writer(graph, quantization, precision).model(fixed)
 
 
 class _Writer:
@@ -47,7 +51,7 @@ class _Writer:
         self.integers = precision == "int8"
         self.real = np.float16 if precision == "float16" else np.float32
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, fixed: list[int] | None) -> onnx.ModelProto:
         graph, kind = self.graph, TensorProto.UINT8 if self.integers else TensorProto.FLOAT
         values = {INPUT: self._cast(INPUT, f"{INPUT}_half", TensorProto.FLOAT16)}
         for name, operator, inputs in graph.steps():
@@ -56,7 +60,10 @@ class _Writer:
                 self._real_step(name, operator, arguments)
             )  # fmt: skip
         self._name_output(self._cast(values[graph.output], f"{OUTPUT}_float", TensorProto.FLOAT))
-        shapes = [["batch", 3, "height", "width"], ["batch", 3, f"{graph.scale}*height", f"{graph.scale}*width"]]
+        shapes: list[list[int | str]] = [["batch", 3, "height", "width"]]
+        shapes.append(["batch", 3, f"{graph.scale}*height", f"{graph.scale}*width"])
+        if fixed:
+            shapes = [[1, 3, *fixed], [1, 3, *(graph.scale * side for side in fixed)]]
         images = [helper.make_tensor_value_info(n, kind, s) for n, s in zip((INPUT, OUTPUT), shapes, strict=True)]
         made = helper.make_graph(self.nodes, "pocketsr", images[:1], images[1:], list(self.constants.values()))
         return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -181,9 +181,8 @@ def to_real(raw: Raw) -> NDArray[np.float64]:
 
 def check_metadata(metadata: Metadata, path: Path) -> None:
     """Raises BadInput for metadata that contradicts itself or that no engine here can honour."""
-    integer = metadata.precision == "int8"
+    wanted = ("float32", *(ZERO_POINTS if metadata.precision == "int8" else ("uint8",)))
     for name, spec in (("input", metadata.input), ("output", metadata.output)):
-        wanted = tuple(ZERO_POINTS) if integer else ("float32", "uint8")
         if spec.dtype not in wanted or spec.color != "RGB":
             raise BadInput(
                 f"expected {' or '.join(wanted)} RGB pixels at the {name} of a file of precision {metadata.precision}, found "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import BadInput
+from runtime.engines.mil_network import NETWORK_OPERATORS, tensor
 
 Arguments = dict[str, Any]
 
@@ -78,14 +79,12 @@ def _is_half(var: Any) -> bool:
     return var.dtype == types.fp16
 
 
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value, np.float32))
-
-
 def _conv(given: Arguments) -> Tensor:
     top, bottom, left, right = (int(side) for side in given["pad"])
-    x = F.pad(given["x"], (left, right, top, bottom)).double()
-    return F.conv2d(x, _tensor(given["weight"]).double(), _tensor(given["bias"]).double()).float()
+    x = F.pad(given["x"], (left, right, top, bottom)).double()  # 'pad' is zero where 'pad_type' is 'valid'
+    weight, bias = tensor(given["weight"]).double(), given.get("bias")
+    stride, groups = [int(one) for one in given["strides"]], int(given["groups"])
+    return F.conv2d(x, weight, None if bias is None else tensor(bias).double(), stride, groups=groups).float()
 
 
 def _quantize(given: Arguments) -> Tensor:
@@ -106,8 +105,8 @@ def _weights(given: Arguments) -> Tensor:
     """constexpr_affine_dequantize: scale * (integer - zero point), one scale per index of `axis`."""
     shape = [1] * given["quantized_data"].ndim
     shape[int(given["axis"])] = -1
-    scale, zero = (_tensor(given[key]).reshape(shape) for key in ("scale", "zero_point"))
-    return (_tensor(given["quantized_data"]) - zero) * scale
+    scale, zero = (tensor(given[key]).reshape(shape) for key in ("scale", "zero_point"))
+    return (tensor(given["quantized_data"]) - zero) * scale
 
 
 def _depth_to_space(given: Arguments) -> Tensor:
@@ -123,8 +122,8 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "relu": lambda given: F.relu(given["x"]),
     "leaky_relu": lambda given: torch.where(given["x"] < 0, given["x"] * float(given["alpha"]), given["x"]),
     "sigmoid": lambda given: torch.sigmoid(given["x"]),
-    "add": lambda given: _tensor(given["x"]) + _tensor(given["y"]),
-    "mul": lambda given: _tensor(given["x"]) * _tensor(given["y"]),
+    "add": lambda given: tensor(given["x"]) + tensor(given["y"]),
+    "mul": lambda given: tensor(given["x"]) * tensor(given["y"]),
     "clip": lambda given: given["x"].clamp(float(given["alpha"]), float(given["beta"])),
     "round": lambda given: given["x"].round(),
     "cast": lambda given: given["x"],  # rounded by `values`
@@ -133,5 +132,6 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "constexpr_affine_dequantize": _weights,
-    "constexpr_blockwise_shift_scale": lambda given: _tensor(given["data"]) * _tensor(given["scale"]),
+    "constexpr_blockwise_shift_scale": lambda given: tensor(given["data"]) * tensor(given["scale"]),
+    **NETWORK_OPERATORS,
 }

@@ -86,7 +86,7 @@ def metadata_of(student: Student) -> Metadata:
         value_range=VALUE_RANGE,
         input=image,
         output=image,
-        receptive_radius=network.deploy().receptive_radius() if hasattr(network, "deploy") else None,
+        receptive_radius=network.deploy().receptive_radius() if student.has_graph else None,
         sizes="any",
         student_sha256=student.file_hash or "",
         quality=student.metrics,

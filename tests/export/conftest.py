@@ -27,6 +27,12 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "edsr": ("edsr", {"scale": 2, "channels": 8, "blocks": 2, "residual_scale": 0.5}),
     "prelu_tanh": ("srresnet", {**SMALL, "activation": "prelu", "output": "tanh", "trunk_end": "activation"}),
 }
+FIXED: dict[str, tuple[str, dict[str, Any]]] = {
+    "rlfn": ("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4}),
+    "bsrn": ("bsrn", {"scale": 3, "channels": 8, "blocks": 1, "distilled_channels": 4, "attention_channels": 4}),
+    "swinir": ("swinir", {"scale": 2, "depths": (2,), "dim": 12, "heads": 3, "window": 4}),
+}
+"""Networks that do not fit the deploy graph, and ship for one image size."""
 SLOPES = (0.25, -0.3, 1.4, 0.0, 0.1)  # a learned slope can be any of these
 QUALITY = {"set": "Set5", "scale": 2, "images": 5, "psnr": 30.5, "ssim": 0.9, "lpips": None, "protocol": {"border": 4}}
 SIZES = [(16, 16), (19, 30)]
@@ -45,7 +51,7 @@ def float_student(folder: Path) -> Callable[[str], Student]:
         path = folder / f"{name}.pt"
         if not path.exists():
             torch.manual_seed(3)
-            architecture, options = STUDENTS[name]
+            architecture, options = {**STUDENTS, **FIXED}[name]
             network = build(architecture, options)
             with torch.no_grad():
                 for module in network.modules():
@@ -57,7 +63,12 @@ def float_student(folder: Path) -> Callable[[str], Student]:
                 learned = [module for module in network.modules() if isinstance(module, torch.nn.PReLU)]
                 for module, slope in zip(learned, itertools.cycle(SLOPES)):
                     module.weight.fill_(slope)
-                if architecture != "anchor":
+                for table in (value for key, value in network.named_parameters() if key.endswith("bias_table")):
+                    table.normal_()
+                if name in FIXED:
+                    last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+                    last.bias.fill_({"rlfn": 127.5, "bsrn": 0.5, "swinir": 0.0}[name])
+                elif architecture != "anchor":
                     network.tail.bias.fill_(0.0 if options.get("output") == "tanh" else 0.5)
             save_student(Student.of(network, metrics=[QUALITY]), path)
         return load_student(path)

@@ -32,7 +32,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Path:
     quantized = quantize_student(student, calibration_crops(str(photographs), 2, count=16, side=24))
     for name, one in (("float32", student), ("int8", quantized)):
         save_student(one, folder / f"{name}.pt")
-        export_tflite(load_student(folder / f"{name}.pt"), folder / f"{name}.tflite", name, (16, 16))
+        export_tflite(load_student(folder / f"{name}.pt"), folder / f"{name}.tflite", name)
     return folder
 
 

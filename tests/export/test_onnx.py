@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.checkpoint import Student, load_student, save_student
+from compress.checkpoint import Student, load_student
 from compress.deploy import Conv
 from compress.errors import BadInput
-from compress.models import build
 from export.exporting import ExportedFile, describe, parts
 from export.metadata import ENTRY, Metadata
 from export.onnx import KNOWN, PRODUCERS, export_onnx, main
@@ -224,9 +223,6 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, float_
     (folder / "student_float32.onnx").write_bytes(b"mine")
     refused(main, folder, "or --force to replace it", saved)
     assert (folder / "student_float32.onnx").read_bytes() == b"mine"
-    rlfn = build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})
-    save_student(Student.of(rlfn), folder / "rlfn.pt")
-    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
     with pytest.raises(BadInput, match="expected an int8 student, found a float one"):
         export_onnx(float_student("anchor_x2"), folder / "a.onnx", "int8")
 

@@ -12,15 +12,16 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from compress.checkpoint import Student, load_student, save_student
+from compress.checkpoint import Student, load_student
 from compress.deploy import INPUT
 from compress.errors import BadInput
-from compress.models import build
+from compress.quantization.dynamic import DynamicStudent
 from compress.quantization.scheme import PIXELS
 from export.audit import audit_tflite
-from export.exporting import describe
+from export.exporting import describe, parts
 from export.metadata import Metadata, read_tflite
 from export.tflite import PRODUCERS, TfliteFile, export_tflite
+from runtime.engines import open_model
 from tests.export.conftest import QUALITY, SIZES, STUDENTS, left, pixels_of, reference_of, refused
 
 Exported = Callable[[str, str], tuple[Student, TfliteFile]]
@@ -34,7 +35,7 @@ def exported(float_student: Callable[[str], Student], int8_student: Callable[[st
     def export(name: str, precision: Any) -> tuple[Student, TfliteFile]:
         if (name, precision) not in made:
             student = int8_student(name) if precision == "int8" else float_student(name)
-            file = export_tflite(student, folder / f"{name}_{precision}.tflite", precision, SIZES[0])
+            file = export_tflite(student, folder / f"{name}_{precision}.tflite", precision)
             made[name, precision] = student, file
         return made[name, precision]
 
@@ -228,15 +229,11 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, photog
     refused(main, folder, "end in .tflite", saved, out=folder / "student.onnx")
     refused(main, folder, "no file at", folder / "none.pt")
     refused(main, folder, "expected a folder of images", saved, precision="int8", calibration=str(folder / "none"))
+    refused(main, folder, "only int8 files take integers", saved, images="uint8")
     existing = folder / "student_float32.tflite"
     existing.write_bytes(b"mine")
     refused(main, folder, "or --force to replace it", saved)
     assert existing.read_bytes() == b"mine"
-    save_student(
-        Student.of(build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})), folder / "rlfn.pt"
-    )
-    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
-    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt", precision="int8", calibration=str(photographs))
 
 
 def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_2(saved, command):
@@ -269,6 +266,58 @@ def test_force_replaces_and_an_int8_student_can_give_a_float_file(int8_student, 
         expected = load_student(tmp_path / "s_int8.pt").network()(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
     found = _run(target, pixels.astype(np.float32) / 255)
     assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("images", ["uint8", "float32"])
+def test_an_int8_file_takes_other_pixels_and_computes_the_same(exported, photographs, tmp_path, images):
+    student, plain = exported("edsr", "int8")
+    file = export_tflite(student, tmp_path / "images.tflite", "int8", images=images)
+    pixels = pixels_of(SIZES[1], photographs)
+    expected = _run(plain.path, (pixels.astype(int) - 128).astype(np.int8)).astype(int) + 128
+    found = _run(file.path, pixels if images == "uint8" else pixels.astype(np.float32) / 255)
+    assert expected.std() > 2
+    assert np.array_equal(found if images == "uint8" else np.rint(found * 255), expected)
+    metadata = read_tflite(file.path)
+    assert (metadata.input.dtype, metadata.output.dtype) == (images, images)
+    assert (metadata.input.scale, metadata.input.zero_point) == ((1 / 255, 0) if images == "uint8" else (None, None))
+    assert sum(file.audit.operators.values()) == sum(plain.audit.operators.values()) + 2
+    assert open_model(file.path).upscale(pixels).image.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["anchor_x4", "prelu_tanh"])
+def test_a_file_of_dynamic_range_has_the_students_weights_and_computes_what_its_reference_does(
+    int8_student, tmp_path, photographs, name
+):
+    student = int8_student(name)
+    file = export_tflite(student, tmp_path / "dynamic.tflite", "int8-dynamic")
+    pixels = pixels_of(SIZES[1], photographs)
+    graph, integers = parts(student, "int8-dynamic")
+    x = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+    expected = DynamicStudent(graph, integers)(x)[0].permute(1, 2, 0).numpy()
+    found = _run(file.path, pixels.astype(np.float32) / 255)
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(found - reference_of(dataclasses.replace(student, quantization=None), pixels)).max() > 1e-3
+    interpreter = Interpreter(str(file.path), experimental_op_resolver_type=_plain_kernels())
+    interpreter.allocate_tensors()
+    details = {detail["index"]: detail["quantization_parameters"] for detail in interpreter.get_tensor_details()}
+    convolutions = [node for node in interpreter._get_ops_details() if node["op_name"] == "CONV_2D"]
+    stored = [
+        (interpreter.get_tensor(int(node["inputs"][1])), details[int(node["inputs"][1])]) for node in convolutions
+    ]
+    assert len(stored) == len(student.quantization.layers)
+    for layer, (weight, grid) in zip(student.quantization.layers.values(), stored, strict=True):
+        assert np.array_equal(weight, layer.weight.permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(grid["scales"], layer.scale.numpy())
+
+
+def test_sizes_are_named_in_the_file(saved, tmp_path):
+    one = export_tflite(load_student(saved), tmp_path / "a.tflite", "float32", sizes=[[20, 36], [36, 20]])
+    assert read_tflite(one.path).sizes == [[20, 36], [36, 20]]
+    assert Interpreter(str(one.path)).get_input_details()[0]["shape"].tolist() == [1, 20, 36, 3]
+    engine = open_model(one.path)
+    assert engine.upscale(np.zeros((36, 20, 3), np.uint8)).image.shape == (72, 40, 3)
+    with pytest.raises(BadInput, match="expected an image of 36x20, 20x36 pixels, found 21x21"):
+        engine.upscale(np.zeros((21, 21, 3), np.uint8))
 
 
 def test_a_converter_that_fails_is_reported_with_its_log_and_leaves_no_file(saved, monkeypatch, capfd):

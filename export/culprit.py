@@ -29,7 +29,9 @@ def converted(graph: DeployGraph, convert: Callable[[DeployGraph], Made]) -> Mad
         raise
     except Exception as error:
         said = (str(error).splitlines() or [""])[0][:200]
-        raise StepFailed(f"a failure at the step {_first_failing(graph, convert)!r} ({type(error).__name__}: {said})") from error
+        raise StepFailed(
+            f"a failure at the step {_first_failing(graph, convert)!r} ({type(error).__name__}: {said})"
+        ) from error
 
 
 def _first_failing(graph: DeployGraph, convert: Callable[[DeployGraph], object]) -> str:

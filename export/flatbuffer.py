@@ -25,7 +25,8 @@ def serialize(model: Any) -> bytes:
 def set_image_type(model: Any, dtype: str) -> None:
     """Makes an int8 file take and give 'uint8' pixels or 'float32' ones in [0, 1], by an operator at each end.
 
-    The values are those of the int8 file: uint8 is int8 plus 128, float32 is uint8 / 255.
+    What was the image is called "lr_int8" and "sr_int8" then. The values are those of the int8 file: uint8 is int8
+    plus 128, float32 is uint8 / 255.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -37,6 +38,7 @@ def set_image_type(model: Any, dtype: str) -> None:
     back = operators.DEQUANTIZE if dtype == "float32" else operators.QUANTIZE
     graph.operators.insert(0, _operator(model, operators.QUANTIZE, given, inside))
     graph.operators.append(_operator(model, back, made, shown))
+    graph.tensors[inside].name, graph.tensors[made].name = "lr_int8", "sr_int8"
     graph.inputs, graph.outputs = [given], [shown]
     signature.inputs[0].tensorIndex, signature.outputs[0].tensorIndex = given, shown
 

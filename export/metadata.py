@@ -97,7 +97,11 @@ def read_tflite(path: str | Path) -> Metadata | None:
     Raises:
         BadInput: no such file, or not a .tflite.
     """
-    model = tflite_model(path)
+    return metadata_of(tflite_model(path), path)
+
+
+def metadata_of(model: Any, path: str | Path) -> Metadata | None:
+    """The metadata in a parsed .tflite (`ModelT`); None where it has none. `path` is for messages of BadInput."""
     for entry in model.metadata or []:
         if entry.name == ENTRY.encode():
             return Metadata.from_json(bytes(model.buffers[entry.buffer].data).decode(), str(path))

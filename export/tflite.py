@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.checkpoint import Student
 from compress.cli import command_line
+from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.files import written_atomically
 from export.audit import Audit, audit_tflite, operator_name
@@ -69,6 +70,7 @@ def export_tflite(
         if precision == "int8-dynamic":
             assert student.quantization is not None
             set_integer_weights(model, student.quantization.layers.values())
+        _rename(model, student.deploy() if student.has_graph else None)
         if precision == "int8" and shown != "int8":
             set_image_type(model, shown)
         _add_metadata(model, metadata)
@@ -146,18 +148,26 @@ def _add_metadata(model: Any, metadata: Metadata) -> None:
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    _shorten_names(model, graph)
     graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "lr", "sr"
     signature.inputs[0].name, signature.outputs[0].name = "lr", "sr"
     model.description = f"PocketSR {metadata.architecture} x{metadata.scale} {metadata.precision}"
 
 
-def _shorten_names(model: Any, graph: Any) -> None:
-    """Names tensors after the operator that makes or holds them: "conv_2d_3", "conv_2d_3/1" for its second input."""
+def _rename(model: Any, steps: DeployGraph | None) -> None:
+    """Names tensors after the student's step whose value they hold, others after the operator that makes them, as
+    "mul_3"; constants after the layer that reads them: "head/1" is the second input of "head"."""
+    from export.lowering.names import step_tensors
+
+    graph = model.subgraphs[0]
+    found = step_tensors(model, steps) if steps else {}
+    names = {tensor: step for step, tensor in reversed(found.items())}  # the first of equal ones
     made = {int(i) for operator in graph.operators for i in operator.outputs}
     for number, operator in enumerate(graph.operators):
-        name = f"{operator_name(model, operator).lower()}_{number}"
-        graph.tensors[operator.outputs[0]].name = name
+        output = int(operator.outputs[0])
+        name = names.get(output, f"{operator_name(model, operator).lower()}_{number}")
+        graph.tensors[output].name = (
+            f"{name}_before" if name == "sr" else name
+        )  # a step of that name which others follow
         for position, index in enumerate(operator.inputs):
             if index not in made and index not in graph.inputs:
                 graph.tensors[index].name = f"{name}/{position}"

@@ -1,11 +1,7 @@
 """Core ML: runs .mlpackage files on macOS, and evaluates their operators one by one elsewhere."""
 
-import contextlib
-import importlib
-import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import BadInput
-from export.chatter import silenced
 from export.metadata import ENTRY, Metadata
+from export.mlpackage import import_coremltools
 from runtime.engines.base import Delegate, Description, Engine, Image, Raw, check_metadata
 
 EVALUATION = "reference evaluation of the Core ML file"
 
 
 class CoremlEngine(Engine):
-    """An .mlpackage: in Core ML on macOS; elsewhere its operators in PyTorch (`runtime.engines.mil`).
+    """An .mlpackage: in Core ML on macOS; elsewhere its operators in PyTorch (`export.mil`).
 
     Args:
         path: of the package.
@@ -32,12 +28,11 @@ class CoremlEngine(Engine):
     """
 
     def __init__(self, path: str | Path, threads: int = 1):
-        from runtime.engines.mil import read_program
+        from export.mil import read_program
 
         path = Path(path)
         coremltools = preload()
-        with _quiet():
-            spec, self._program = read_program(path)
+        spec, self._program = read_program(path)
         written = spec.description.metadata.userDefined.get(ENTRY)
         if written is None:
             raise BadInput(
@@ -81,7 +76,7 @@ class CoremlEngine(Engine):
         return self._sr
 
     def _evaluated(self, lr: NDArray[np.float32]) -> Raw:
-        from runtime.engines.mil import values
+        from export.mil import values
         from runtime.engines.pytorch import torch_threads
 
         with torch_threads(self.threads):
@@ -97,13 +92,7 @@ class CoremlEngine(Engine):
 
 def preload() -> Any:
     """coremltools' module. Raises BadInput where it is not installed."""
-    try:
-        with _quiet():
-            return importlib.import_module("coremltools")
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            "expected coremltools to read an .mlpackage, found it missing: pip install coremltools."
-        ) from error
+    return import_coremltools()
 
 
 def _check_pictures(spec: Any, metadata: Metadata, path: Path) -> None:
@@ -118,16 +107,3 @@ def _check_pictures(spec: Any, metadata: Metadata, path: Path) -> None:
     colors = {one.type.imageType.colorSpace for one in ends}
     if len(colors) != 1 or next(iter(colors)) != type(ends[0].type.imageType).ColorSpace.Value("RGB"):
         raise BadInput(f"expected RGB pictures, found another colour space in {path}: export it again.")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """coremltools warns about every version of torch and every library that only macOS has."""
-    logger = logging.getLogger("coremltools")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with silenced():
-            yield
-    finally:
-        logger.setLevel(before)

@@ -18,7 +18,7 @@ from compress.errors import BadInput
 from export.coreml import KNOWN, PRODUCERS, export_coreml, main
 from export.exporting import ExportedFile, describe, parts
 from export.metadata import ENTRY, Metadata
-from runtime.engines.mil import read_program, values
+from export.mil import read_program, values
 from tests.export.conftest import SIZES, STUDENTS, left, pixels_of, reference_of, refused
 
 Exported = Callable[..., tuple[Student, ExportedFile]]

@@ -15,27 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import BadInput
-from runtime.engines.mil_network import NETWORK_OPERATORS, tensor
+from export.mil_network import NETWORK_OPERATORS, tensor
+from export.mlpackage import load_program, read_spec
 
 Arguments = dict[str, Any]
 
 
 def read_program(package: Path) -> tuple[Any, Any]:
-    """(spec, MIL program) of an .mlpackage. Raises BadInput for anything else."""
-    import coremltools as ct
-    from coremltools.converters.mil.frontend.milproto.load import load
-
-    if not package.is_dir():
-        raise BadInput(f"expected an .mlpackage, found nothing at {package}: check the path.")
-    try:
-        model = ct.models.MLModel(str(package), skip_model_load=True)
-        spec = model.get_spec()
-        program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
-    except Exception as error:  # coremltools raises RuntimeError, ValueError, KeyError, protobuf's DecodeError ...
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"expected an .mlpackage with an ML Program, found something else in {package} ({line}): export it again."
-        ) from error
+    """(spec, MIL program) of an .mlpackage whose operators can be evaluated. Raises BadInput for anything else."""
+    spec, weights = read_spec(package)
+    program = load_program(spec, weights, package)
     unknown = sorted({op.op_type for op in program.functions["main"].operations} - set(OPERATORS) - {"const"})
     if unknown:
         raise BadInput(

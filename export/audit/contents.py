@@ -104,6 +104,7 @@ class Contents:
         pictures: its images are 8-bit pictures to whoever runs it, whatever type its tensors have.
         metadata: what it says about itself, if we wrote it.
         graphs: in the file; only the first is read.
+        kernels_refuse: why LiteRT's built-in kernels do not run it where a delegate does; None if they do.
     """
 
     format: Format
@@ -117,6 +118,7 @@ class Contents:
     pictures: bool = False
     metadata: Metadata | None = None
     graphs: int = 1
+    kernels_refuse: str | None = None
 
     @cached_property
     def producers(self) -> Mapping[str, Operator]:

@@ -64,6 +64,15 @@ def _refusal(audit: Audit) -> Iterator[Finding]:
             "an app needs a runtime with these operators built in, tens of megabytes for TensorFlow's",
             "replace the operator in the network, or convert without TensorFlow's operators",
         )
+    if audit.contents.kernels_refuse:
+        layers = [o.name for o in audit.contents.operators if f"({o.kind})" in audit.contents.kernels_refuse]
+        yield Finding(
+            "warning",
+            layers[0] if layers else "file",
+            f"runs with XNNPACK only: LiteRT's own kernels refuse it ({audit.contents.kernels_refuse})",
+            "an app that switches XNNPACK off, or a delegate that leaves this operator to the CPU, cannot load the file",
+            "clip the output instead of a sigmoid or tanh, whose int8 kernels ask for a scale of 1/256",
+        )
     if audit.contents.graphs > 1:
         yield Finding(
             "note",

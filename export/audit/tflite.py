@@ -35,7 +35,7 @@ def read_contents(path: Path, size: Size | None) -> Contents:
     resizable = is_resizable(path)
     own = _own_size(graph)
     chosen = chosen_size(own, size, takes_any=resizable, where=path)
-    shapes = _shapes(path, graph, chosen if chosen != own else None)
+    shapes, refusal = _shapes(path, model, chosen if chosen != own else None)
     names = _unique([_text(tensor.name) for tensor in graph.tensors])
     tensors, seen = [], set()
     for i, tensor in enumerate(graph.tensors):
@@ -52,6 +52,7 @@ def read_contents(path: Path, size: Size | None) -> Contents:
         any_size=resizable,
         metadata=metadata_of(model, path),
         graphs=len(model.subgraphs),
+        kernels_refuse=refusal,
     )
 
 
@@ -119,8 +120,13 @@ def is_resizable(path: Path) -> bool:
     return bool(height % h == 0 and height // h == width / w)
 
 
-def _interpreter(path: Path, *, delegate: bool = True) -> Any:
+def _interpreter(path: Path, *, delegate: bool = True, content: bytes | None = None) -> Any:
     """With its tensors allocated; None for a file with custom operators that LiteRT does not have.
+
+    Args:
+        path: of the file.
+        delegate: whether XNNPACK may take operators.
+        content: to run in place of the file's.
 
     Raises:
         BadInput: it refuses the file for any other reason.
@@ -130,7 +136,8 @@ def _interpreter(path: Path, *, delegate: bool = True) -> Any:
     resolver = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         with silenced():
-            interpreter = Interpreter(str(path), num_threads=1, experimental_op_resolver_type=resolver)
+            source = {"model_path": str(path)} if content is None else {"model_content": content}
+            interpreter = Interpreter(**source, num_threads=1, experimental_op_resolver_type=resolver)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         model = tflite_model(path)
@@ -144,14 +151,35 @@ def _interpreter(path: Path, *, delegate: bool = True) -> Any:
     return interpreter
 
 
-def _shapes(path: Path, graph: Any, size: Size | None) -> dict[int, tuple[int, ...]]:
-    """By index of the tensor, for the size that the file has or for another."""
-    stored = {i: tuple(map(int, t.shape)) for i, t in enumerate(graph.tensors) if t.shape is not None}
-    interpreter = _interpreter(path, delegate=False)
+def with_outputs(model: Any, tensors: Sequence[int]) -> bytes:
+    """The file with these tensors as its outputs, in that order. What computes them, XNNPACK included, stays the same."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    graph = model.subgraphs[0]
+    outputs, signatures = graph.outputs, model.signatureDefs
+    graph.outputs, model.signatureDefs = np.array(tensors, np.int32), None
+    try:
+        return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    finally:
+        graph.outputs, model.signatureDefs = outputs, signatures
+
+
+def _shapes(path: Path, model: Any, size: Size | None) -> tuple[dict[int, tuple[int, ...]], str | None]:
+    """By index of the tensor, for the size that the file has or for another; and why LiteRT's built-in kernels refuse the
+    file, if they do."""
+    graph = model.subgraphs[0]
+    shapes = {i: tuple(map(int, t.shape)) for i, t in enumerate(graph.tensors) if t.shape is not None}
+    refusal = None
+    try:
+        interpreter = _interpreter(path, delegate=False)
+    except BadInput as error:
+        refusal = str(error.__cause__).splitlines()[0]
+        made = sorted({int(i) for operator in graph.operators for i in operator.outputs})
+        interpreter = _interpreter(path, content=with_outputs(model, made))
     if interpreter is None:
-        return stored
+        return shapes, refusal
+    given = interpreter.get_input_details()[0]
     if size is not None:
-        given = interpreter.get_input_details()[0]
         axes = _image_axes(given["shape"])
         assert axes is not None, "a size was chosen"
         shape = given["shape"].copy()
@@ -159,9 +187,11 @@ def _shapes(path: Path, graph: Any, size: Size | None) -> dict[int, tuple[int, .
         with silenced():
             interpreter.resize_tensor_input(given["index"], shape)
             interpreter.allocate_tensors()
+    if refusal:  # a delegate tells the sizes of its results only when it has run
+        interpreter.invoke()
     count = len(graph.tensors)  # what follows are the interpreter's own scratch tensors
-    planned = {d["index"]: tuple(map(int, d["shape"])) for d in interpreter.get_tensor_details() if d["index"] < count}
-    return {**stored, **planned}
+    details = [detail for detail in interpreter.get_tensor_details() if detail["index"] < count]
+    return {**shapes, **{detail["index"]: tuple(map(int, detail["shape"])) for detail in details}}, refusal
 
 
 def _own_size(graph: Any) -> Size | None:

@@ -1,0 +1,1 @@
+"""Finds the first layer of an exported file whose output leaves the student's; `python -m export.bisect`."""

@@ -1,0 +1,48 @@
+"""The error of every layer as a picture."""
+
+from pathlib import Path
+
+from compress.files import written_atomically
+from export.bisect.compare import Comparison, Layer
+
+RIGHT, WRONG, AFTER = "#4c78a8", "#d62728", "#e6a0a0"
+FLOOR = 1e-9  # an error of 0 has no place on a logarithmic axis
+
+
+def plot(comparison: Comparison, title: str, path: Path) -> None:
+    """Writes a PNG: a bar for each layer in order, on a logarithmic axis, the tolerance as a line, the culprit in red."""
+    from matplotlib.figure import Figure
+
+    layers, culprit = comparison.layers, comparison.culprit
+    width = max(6.0, 0.28 * len(layers) + 1.5)
+    figure = Figure(figsize=(width, 4.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    errors = [max(layer.error, FLOOR) for layer in layers]
+    bottom = min([comparison.tolerance, *(error for error in errors if error > FLOOR)]) / 30
+    heights = [min(max(error, bottom * 1.5), 1e9) for error in errors]
+    axes.bar(range(len(layers)), heights, color=[_colour(layer, culprit) for layer in layers], bottom=0)
+    axes.axhline(
+        comparison.tolerance, color="black", linewidth=1, linestyle="--", label=f"tolerance {comparison.tolerance:g}"
+    )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, max(max(heights, default=1), comparison.tolerance) * 10)
+    axes.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, fontsize=8)
+    units = sorted({layer.unit for layer in layers})
+    axes.set_ylabel(
+        "error of the worst channel, " + " or ".join("LSB" if u == "LSB" else "share of range" for u in units)
+    )
+    axes.set_title(title, fontsize=9)
+    if culprit:
+        at = layers.index(culprit)
+        axes.annotate(
+            f"first: {culprit.name}", (at, heights[at]), xytext=(0, 6), textcoords="offset points", ha="center",
+            fontsize=9, color=WRONG,
+        )  # fmt: skip
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    with written_atomically(path) as part:
+        figure.savefig(part, format="png")
+
+
+def _colour(layer: Layer, culprit: Layer | None) -> str:
+    return WRONG if layer is culprit else AFTER if layer.left else RIGHT

@@ -6,7 +6,7 @@ from compress.files import written_atomically
 from export.bisect.compare import Comparison, Layer
 
 RIGHT, WRONG, AFTER = "#4c78a8", "#d62728", "#e6a0a0"
-FLOOR = 1e-9  # an error of 0 has no place on a logarithmic axis
+TALLEST = 1e6  # of a bar: a value of the wrong shape has an infinite error
 
 
 def plot(comparison: Comparison, title: str, path: Path) -> None:
@@ -17,10 +17,12 @@ def plot(comparison: Comparison, title: str, path: Path) -> None:
     width = max(6.0, 0.28 * len(layers) + 1.5)
     figure = Figure(figsize=(width, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    errors = [max(layer.error, FLOOR) for layer in layers]
-    bottom = min([comparison.tolerance, *(error for error in errors if error > FLOOR)]) / 30
-    heights = [min(max(error, bottom * 1.5), 1e9) for error in errors]
-    axes.bar(range(len(layers)), heights, color=[_colour(layer, culprit) for layer in layers], bottom=0)
+    heights = [min(layer.error, TALLEST) for layer in layers]
+    bottom = min([comparison.tolerance or TALLEST, *(height for height in heights if height > 0)]) / 30
+    axes.bar(range(len(layers)), heights, color=[_colour(layer, culprit) for layer in layers])
+    for at, height in enumerate(heights):
+        if not height:  # has no place on a logarithmic axis
+            axes.text(at, bottom * 1.3, "0", ha="center", fontsize=8, color=RIGHT)
     axes.axhline(
         comparison.tolerance, color="black", linewidth=1, linestyle="--", label=f"tolerance {comparison.tolerance:g}"
     )
@@ -35,7 +37,7 @@ def plot(comparison: Comparison, title: str, path: Path) -> None:
     if culprit:
         at = layers.index(culprit)
         axes.annotate(
-            f"first: {culprit.name}", (at, heights[at]), xytext=(0, 6), textcoords="offset points", ha="center",
+            f"first: {culprit.name}", (at, max(heights[at], bottom * 3)), xytext=(0, 6), textcoords="offset points", ha="center",
             fontsize=9, color=WRONG,
         )  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)

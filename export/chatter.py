@@ -12,6 +12,10 @@ from typing import TextIO
 from compress.errors import BadInput
 
 
+class StepFailed(Exception):
+    """A converter failed; the message names the student's step that it failed at and what it said."""
+
+
 @contextlib.contextmanager
 def logged(log: Path, doing: str) -> Iterator[None]:
     """Sends everything written to standard output and error inside the block, by C++ too, to `log`.
@@ -30,9 +34,8 @@ def logged(log: Path, doing: str) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=file)
             first = (str(error).splitlines() or [""])[0][:200]
-            raise BadInput(
-                f"expected the converter to finish {doing}, found {type(error).__name__} ({first}): see {log}."
-            ) from error
+            found = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__} ({first})"
+            raise BadInput(f"expected the converter to finish {doing}, found {found}: see {log}.") from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from compress.checkpoint import Student
 from compress.cli import command_line
 from compress.errors import BadInput
 from export.chatter import logged
+from export.culprit import converted
 from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
 
@@ -73,8 +74,9 @@ def export_coreml(
 
             chosen: Any = compute or COMPUTE[precision]
             if graph:
-                model = coreml_model(
-                    graph, quantization, precision, compute=chosen, target=target, sizes=metadata.sizes
+                options: Any = {"compute": chosen, "target": target, "sizes": metadata.sizes}
+                model = converted(
+                    graph, lambda part: coreml_model(part, quantization, precision, picture=part is graph, **options)
                 )
             else:
                 model = coreml_fixed(network, metadata.sizes[0], compute=chosen, target=target)

@@ -5,12 +5,9 @@ from typing import TypeVar
 
 from compress.deploy import DeployGraph
 from compress.errors import BadInput
+from export.chatter import StepFailed
 
 Made = TypeVar("Made")
-
-
-class StepFailed(Exception):
-    """A converter failed; the message names the step and what it said."""
 
 
 def converted(graph: DeployGraph, convert: Callable[[DeployGraph], Made]) -> Made:

@@ -11,6 +11,7 @@ from compress.cli import command_line
 from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
+from export.culprit import converted
 from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
 
@@ -63,7 +64,7 @@ def _writer(student: Student, precision: Precision, sizes: Sizes) -> Callable[[]
         from export.lowering.onnx import onnx_model
 
         graph, quantization = parts(student, precision)
-        return lambda: onnx_model(graph, quantization, precision, sizes)
+        return lambda: converted(graph, lambda part: onnx_model(part, quantization, precision, sizes))
     from export.lowering.onnx_fixed import onnx_fixed
 
     size = sizes[0]

@@ -15,6 +15,7 @@ from compress.errors import BadInput
 from compress.files import written_atomically
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
+from export.culprit import converted
 from export.exporting import FIXED_SIZE, ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
 from export.flatbuffer import parse, serialize, set_image_type, set_integer_weights
 from export.metadata import ENTRY, Metadata, PixelType, Precision, Sizes
@@ -62,11 +63,12 @@ def export_tflite(
     metadata = describe(
         student, precision, layout="NHWC", producers=PRODUCERS, pixels=shown, sizes=sizes_of(student, sizes)
     )
-    module = _lowered(student, precision, metadata.sizes)
+    if student.has_graph:
+        parts(student, precision)  # refuses before any work is done
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with logged(log, f"{path.name}"):
-        model = parse(_converted(module, precision, metadata.sizes))
+        model = parse(_converted(student, precision, metadata.sizes))
         if precision == "int8-dynamic":
             assert student.quantization is not None
             set_integer_weights(model, student.quantization.layers.values())
@@ -88,23 +90,24 @@ def export_tflite(
     return TfliteFile(path, metadata, audit.operators, audit)
 
 
-def _lowered(student: Student, precision: Precision, sizes: Sizes) -> nn.Module:
-    """The network in operators that have a native TFLite counterpart; raises BadInput as `parts` does."""
+def _converted(student: Student, precision: Precision, sizes: Sizes) -> bytes:
+    """The flatbuffer as the converter writes it."""
     if not student.has_graph:
         from export.lowering.tflite_fixed import tflite_fixed
 
-        return tflite_fixed(student.fixed(*_example(sizes)))
+        return _convert(tflite_fixed(student.fixed(*_example(sizes))), precision, sizes)
     graph, quantization = parts(student, precision)
     from export.lowering.tflite import TfliteGraph
 
-    return TfliteGraph(graph, quantization if precision == "int8" else None)
+    integers = quantization if precision == "int8" else None
+    return converted(graph, lambda part: _convert(TfliteGraph(part, integers), precision, sizes))
 
 
 def _example(sizes: Sizes) -> list[int]:
     return FIXED_SIZE if sizes == "any" else sizes[0]
 
 
-def _converted(module: nn.Module, precision: Precision, sizes: Sizes) -> bytes:
+def _convert(module: nn.Module, precision: Precision, sizes: Sizes) -> bytes:
     """The flatbuffer as litert-torch writes it."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config

@@ -35,6 +35,7 @@ def coreml_model(
     compute: Compute,
     target: Target,
     sizes: Sizes,
+    picture: bool = True,
 ) -> Any:
     """The model (`ct.models.MLModel`): picture "lr" to picture "sr", RGB.
 
@@ -44,6 +45,7 @@ def coreml_model(
         compute: type of real values between the images. The Neural Engine takes float16 only.
         target: least operating system; iOS17 is macOS 14, iOS18 macOS 15.
         sizes: (height, width) of LR pictures; one is baked in.
+        picture: False for the beginning of a graph, whose output is none.
     """
     deployment = TARGETS[target]
     fixed = sizes[0] if sizes != "any" and len(sizes) == 1 else (get_new_symbol(), get_new_symbol())
@@ -52,7 +54,8 @@ def coreml_model(
         lambda lr: steps.image(lr)  # its argument's name is the input's
     )
     layout = ct.colorlayout.RGB
-    program.functions["main"].set_output_types([ct.ImageType(name=OUTPUT, color_layout=layout)])
+    if picture:
+        program.functions["main"].set_output_types([ct.ImageType(name=OUTPUT, color_layout=layout)])
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes({RESCALING})
     return ct.convert(

@@ -34,13 +34,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# pins what a fresh environment resolves to; nvidia's and triton's packages exist for Linux on x86-64 only
+# pins what a fresh environment resolves to; nvidia's, triton's and tensorflow-cpu's packages are for Linux on x86-64 only
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet '.[dev]'
 	{ echo "# Python 3.11 on Linux; made by \`make lock\` from pyproject.toml's extra \`dev\`."; \
 	  build/lock/bin/pip freeze --all | grep -vE '^(pip|pocketsr)\b| @ ' \
-	  | sed -E '/^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.lock
+	  | sed -E '/^(nvidia-|cuda-|triton|tensorflow_cpu)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.lock
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,6 +1,8 @@
 """`python -m export student.pt`: a student in every format and precision, one folder with all that its users need."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -29,8 +31,19 @@ from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from export import coreml, onnx, tflite
-from export.exporting import QUANTIZED, ExportedFile, parse_sizes, reference_network, refuse_integers, sizes_of
+from export.exporting import (
+    QUANTIZED,
+    ExportedFile,
+    check_masks,
+    has_masks,
+    parse_sizes,
+    reference_network,
+    refuse_integers,
+    sizes_of,
+)
 from export.metadata import Precision, Sizes
+from export.sparse.report import Comparison, compare, print_comparisons
+from export.sparse.tflite import check_tensorflow
 
 EVERY: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights", "int8-dynamic")
 GOLDEN_SIDE = 48  # LR pixels
@@ -39,18 +52,20 @@ MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "README.md"
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, its precisions, what writes it (student, path, precision, sizes=...), its command."""
+    """A kind of file: its suffix, its precisions, what writes it (student, path, precision, sizes=...), its command, and
+    the precisions that have a form for sparse weights (write's `sparse=True`)."""
 
     suffix: str
     precisions: tuple[Precision, ...]
     write: Callable[..., ExportedFile]
     command: Callable[..., None]
+    sparse: tuple[Precision, ...] = ()
 
 
 FORMATS = {
-    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite, tflite.main),
-    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx, onnx.main),
-    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml, coreml.main),
+    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite, tflite.main, sparse=tflite.SPARSE),
+    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx, onnx.main, sparse=onnx.KNOWN),
+    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml, coreml.main, sparse=coreml.KNOWN),
 }
 
 
@@ -62,6 +77,7 @@ def export_all(
     precisions: Sequence[Precision],
     integer_student: Path | None = None,
     sizes: Sizes | None = None,
+    sparse: bool = False,
     command: str = "",
     on_file: Callable[[str], object] = lambda name: None,
 ) -> list[dict[str, Any]]:
@@ -78,6 +94,8 @@ def export_all(
         precisions: to write, in every format that has them.
         integer_student: student.pt for integers, int8; None leaves them out.
         sizes: of LR images; None is any where the network allows it, else 64x64.
+        sparse: store the weights of a student with masks sparse, in every format that can. Without it, what that would
+            gain is measured and said all the same, in the row of each file.
         command: that was given, for the manifest.
         on_file: called with the name of every finished file.
 
@@ -97,8 +115,13 @@ def export_all(
                 if source is None:
                     continue
                 path = folder / f"student_{precision}{FORMATS[kind].suffix}"
-                file = FORMATS[kind].write(source, path, precision, sizes=sizes)
-                rows.append(_row(kind, file))
+                write = functools.partial(FORMATS[kind].write, source, precision=precision, sizes=sizes)
+                if precision in FORMATS[kind].sparse and has_masks(source):
+                    file = write(path, sparse=sparse)
+                    compared = dataclasses.asdict(compare(source, file, write, sparse=sparse))
+                    rows.append({**_row(kind, file), "sparse": sparse, "sparsity": compared})
+                else:
+                    rows.append(_row(kind, write(path)))
                 on_file(path.name)
         for log in folder.glob("*.log"):
             log.unlink()
@@ -214,6 +237,7 @@ def main(
     precisions: Sequence[Precision] = EVERY,
     size: str | None = None,
     calibration: str | None = None,
+    sparse: bool = False,
     force: bool = False,
 ) -> None:
     """Exports a student to all formats and precisions, into one folder with manifest, golden vectors and model card.
@@ -226,12 +250,17 @@ def main(
         size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
             network allows it, else 64x64.
         calibration: folder of photographs, or 'skimage', to quantize a float student with.
+        sparse: store the zeros of a student with 2:4, block or other masks sparse, in every format that can.
         force: replace an existing folder.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise BadInput(f"expected formats out of {', '.join(FORMATS)}, found {unknown[0]!r}: correct the name.")
     given = load_student(student)
     sizes = sizes_of(given, parse_sizes(size) if size else None)
+    if sparse:
+        check_masks(given)
+        if "tflite" in formats:
+            check_tensorflow()
     target = out or student.with_name(f"{student.stem}_export")
     if target.exists() and not force:
         raise BadInput(
@@ -267,6 +296,7 @@ def main(
 
             rows = export_all(
                 student, target, formats=formats, precisions=chosen, integer_student=integers, sizes=sizes,
+                sparse=sparse,
                 command=shlex.join(["python", "-m", "export", *sys.argv[1:]]), on_file=count,
             )  # fmt: skip
     table = Table("file", "precision", "kB", "operators", "images", title=str(target))
@@ -276,6 +306,8 @@ def main(
             _images(row["images"]),
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 110).print(table)
+    if compared := [row["sparsity"] for row in rows if "sparsity" in row]:
+        print_comparisons([Comparison(**one) for one in compared])
     judge = "student_int8.pt" if integers else "student.pt"
     files = " ".join(str(target / row["file"]) for row in rows)
     print(f"check them: python -m runtime.parity {target / judge} {files}")

@@ -4,6 +4,7 @@ Writes on any system; only Apple's can run the result. `runtime.parity` evaluate
 """
 
 import contextlib
+import functools
 import logging
 import shutil
 import tempfile
@@ -18,8 +19,11 @@ from compress.cli import command_line
 from compress.errors import BadInput
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.exporting import QUANTIZED, ExportedFile, describe, has_masks, parse_sizes, parts, sizes_of, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
+from export.mlpackage import import_coremltools
+from export.sparse.masked import masked_steps
+from export.sparse.report import compare, print_comparisons
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
 TARGETS = ("iOS17", "iOS18")
@@ -33,8 +37,9 @@ def export_coreml(
     precision: Precision,
     *,
     sizes: Sizes | None = None,
-    target: str = "iOS17",
+    target: str | None = None,
     compute: str | None = None,
+    sparse: bool = False,
 ) -> ExportedFile:
     """Writes a student as an .mlpackage (ML Program) that takes and gives 8-bit RGB pictures, with metadata inside.
 
@@ -44,15 +49,19 @@ def export_coreml(
         precision: 'float32', 'float16', 'int8' (weights and activations), 'int8-weights'.
         sizes: (height, width) of LR pictures, or 'any'; None is any where the network allows it, else 64x64. The Neural
             Engine wants them named.
-        target: 'iOS17' (macOS 14) or 'iOS18' (macOS 15), the least system that can open it.
+        target: 'iOS17' (macOS 14) or 'iOS18' (macOS 15), the least system that can open it; None: iOS18 for sparse
+            integers, which iOS17 does not have, else iOS17.
         compute: 'float32' or 'float16', the type of real values; None: float32 for 'float32' and for 'int8', whose
             integers then are the student's, else float16.
+        sparse: store masked weights sparse; see `export.sparse.coreml`.
 
     Raises:
         BadInput: a float student for integers, integers or sizes that the network does not have, an unknown target or
-            compute, a converter that fails, or a package that reads back as something else; nothing is written then.
+            compute, a converter that fails, a package that reads back as something else, or for `sparse` a student
+            without masks or integers for iOS17; nothing is written then.
     """
     path = Path(path)
+    target = target or default_target(precision, sparse)
     for option, value, known in (("target", target, TARGETS), ("compute", compute, (None, "float32", "float16"))):
         if value not in known:
             names = ", ".join(one for one in known if one)
@@ -63,18 +72,24 @@ def export_coreml(
     )  # fmt: skip
     graph, quantization = parts(student, precision) if student.has_graph else (None, None)
     network = None if graph else student.fixed(*metadata.sizes[0])
+    if default_target(precision, sparse) == "iOS18" and target != "iOS18":
+        raise BadInput(
+            f"expected the target iOS18 for sparse {precision} weights, found {target}, which has sparse floats only: "
+            "give --target iOS18, or leave --sparse out."
+        )
+    steps = masked_steps(student) if sparse else frozenset()
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with _quiet_coremltools(), tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         with logged(log, path.name):
-            # coremltools has much to say when it is imported
+            import_coremltools()  # which has much to say
             from export.lowering.coreml import coreml_model
             from export.lowering.coreml_fixed import coreml_fixed
 
             chosen: Any = compute or COMPUTE[precision]
             if graph:
-                options: Any = {"compute": chosen, "target": target, "sizes": metadata.sizes}
+                options: Any = {"compute": chosen, "target": target, "sizes": metadata.sizes, "sparse": steps}
                 model = converted(
                     graph, lambda part: coreml_model(part, quantization, precision, picture=part is graph, **options)
                 )
@@ -86,6 +101,11 @@ def export_coreml(
         operators = _read_back(made, metadata)
         _move(made, path)
     return ExportedFile(path, metadata, operators)
+
+
+def default_target(precision: Precision, sparse: bool) -> str:
+    """The least system that can open such a package."""
+    return "iOS18" if sparse and precision in QUANTIZED else "iOS17"
 
 
 def _move(made: Path, path: Path) -> None:
@@ -103,8 +123,7 @@ def _move(made: Path, path: Path) -> None:
 
 def _read_back(package: Path, metadata: Metadata) -> Mapping[str, int]:
     """Operators of the written package. Raises BadInput where it is not what its metadata says."""
-    import coremltools as ct
-
+    ct = import_coremltools()
     spec = ct.models.MLModel(str(package), skip_model_load=True).get_spec()
     images = [one.type.WhichOneof("Type") for one in (*spec.description.input, *spec.description.output)]
     if images != ["imageType", "imageType"] or spec.description.metadata.userDefined.get(ENTRY) != metadata.to_json():
@@ -132,9 +151,10 @@ def main(
     precision: Precision | None = None,
     out: Path | None = None,
     size: str | None = None,
-    target: str = "iOS17",
+    target: str | None = None,
     compute: str | None = None,
     calibration: str | None = None,
+    sparse: bool = False,
     force: bool = False,
 ) -> None:
     """Exports a student to Core ML.
@@ -145,19 +165,27 @@ def main(
         out: the .mlpackage to write; left out, the student's name with the precision, beside it.
         size: 'any', or sizes of the LR picture as HEIGHTxWIDTH, several with commas between them; left out, any where
             the network allows it, else 64x64. The Neural Engine wants sizes that are named.
-        target: iOS17 (macOS 14) or iOS18 (macOS 15), the least system that can open it.
+        target: iOS17 (macOS 14) or iOS18 (macOS 15), the least system that can open it; left out, iOS18 for sparse
+            integers, else iOS17.
         compute: float32 or float16, the type of real values. The Neural Engine wants float16; int8 then rounds in other
             places than the student.
         calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
             written beside the package, for parity checks.
+        sparse: store the zeros of a student with 2:4, block or other masks as one bit each.
         force: replace an existing package.
     """
     sizes = parse_sizes(size) if size else None
     order = take_order(
-        student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force
+        student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force,
+        sparse=sparse,
+    )  # fmt: skip
+    write = functools.partial(
+        export_coreml, order.student, precision=order.precision, sizes=sizes, target=target, compute=compute
     )
-    written = export_coreml(order.student, order.target, order.precision, sizes=sizes, target=target, compute=compute)
-    print(f"{written.summary()}; {target} or newer")
+    written = write(order.target, sparse=sparse)
+    print(f"{written.summary()}; {target or default_target(order.precision, sparse)} or newer")
+    if has_masks(order.student):
+        print_comparisons([compare(order.student, written, write, sparse=sparse)])
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

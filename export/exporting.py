@@ -77,6 +77,7 @@ def take_order(
     suffix: str,
     calibration: str | None,
     force: bool,
+    sparse: bool = False,
 ) -> Order:
     """Reads what an exporter's command was given. Writes only the int8 student, where a float one had to be calibrated.
 
@@ -88,11 +89,14 @@ def take_order(
         suffix: of the format, such as '.tflite'.
         calibration: folder of photographs, or 'skimage', for a float student in one of `QUANTIZED`.
         force: replace files that exist.
+        sparse: the student must have masks.
 
     Raises:
         BadInput: anything of this that does not fit together; nothing is written then.
     """
     student = load_student(path)
+    if sparse:
+        check_masks(student)
     chosen: Precision = precision or ("int8" if student.quantization else "float32")
     if chosen not in known:
         reason = UNKNOWN.get((suffix, chosen), "choose one")
@@ -165,6 +169,25 @@ def parse_sizes(text: str) -> Sizes:
     if any(min(size) < 1 for size in found):
         raise BadInput(f"expected a positive LR size, found {text}: use for example 64x64.")
     return found
+
+
+def has_masks(student: Student) -> bool:
+    """Whether a student's weights have a sparse form in files."""
+    return student.sparsity is not None and student.has_graph
+
+
+def check_masks(student: Student) -> None:
+    """Raises BadInput for a student whose weights have no sparse form in files."""
+    if student.sparsity is None:
+        raise BadInput(
+            "expected a student with masks to store sparse, found one without: prune it with `python -m "
+            "compress.pruning.magnitude`, or leave --sparse out."
+        )
+    if not student.has_graph:
+        raise BadInput(
+            f"expected a student that fits the deploy graph to store sparse, found {student.architecture}, whose files are "
+            "written dense: leave --sparse out."
+        )
 
 
 def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantization | None]:

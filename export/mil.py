@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compress.errors import BadInput
 from export.mil_network import NETWORK_OPERATORS, tensor
+from export.mil_sparse import SPARSE_OPERATORS
 from export.mlpackage import load_program, read_spec
 
 Arguments = dict[str, Any]
@@ -46,14 +47,16 @@ def values(program: Any, lr: NDArray[np.float32]) -> Iterator[tuple[str, Tensor]
     (name,) = main.inputs
     known: dict[str, Any] = {name: torch.from_numpy(lr)}
     for operation in main.operations:
-        (made,) = operation.outputs
         if operation.op_type == "const":
+            (made,) = operation.outputs
             known[made.name] = made.val
             continue
         given = {key: _value(var, known) for key, var in operation.inputs.items() if var is not None}
-        result = OPERATORS[operation.op_type](given)
-        known[made.name] = result.half().float() if _is_half(made) else result
-        yield made.name, known[made.name]
+        found = OPERATORS[operation.op_type](given)
+        results = found if isinstance(found, tuple) else (found,)
+        for made, result in zip(operation.outputs, results, strict=True):
+            known[made.name] = result.half().float() if _is_half(made) else result
+            yield made.name, known[made.name]
 
 
 def _value(var: Any, known: dict[str, Any]) -> Any:
@@ -106,7 +109,7 @@ def _depth_to_space(given: Arguments) -> Tensor:
     return x.reshape(n, c // block**2, h * block, w * block)
 
 
-OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
+OPERATORS: dict[str, Callable[[Arguments], Tensor | tuple[Tensor, ...]]] = {
     "conv": _conv,
     "relu": lambda given: F.relu(given["x"]),
     "leaky_relu": lambda given: torch.where(given["x"] < 0, given["x"] * float(given["alpha"]), given["x"]),
@@ -123,4 +126,5 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "constexpr_affine_dequantize": _weights,
     "constexpr_blockwise_shift_scale": lambda given: tensor(given["data"]) * tensor(given["scale"]),
     **NETWORK_OPERATORS,
+    **SPARSE_OPERATORS,
 }

@@ -1,5 +1,6 @@
 """`python -m export.onnx student.pt`: a student as an .onnx for ONNX Runtime, TensorRT, OpenVINO or QNN."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,8 +13,11 @@ from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.exporting import ExportedFile, describe, has_masks, parse_sizes, parts, sizes_of, take_order
 from export.metadata import ENTRY, Metadata, Precision, Sizes
+from export.sparse.masked import masked_steps
+from export.sparse.onnx import sparsified
+from export.sparse.report import compare, print_comparisons
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
 PRODUCERS = ("torch", "onnx", "onnxsim")
@@ -21,7 +25,7 @@ NAME = "pocketsr"
 
 
 def export_onnx(
-    student: Student, path: str | Path, precision: Precision, *, sizes: Sizes | None = None
+    student: Student, path: str | Path, precision: Precision, *, sizes: Sizes | None = None, sparse: bool = False
 ) -> ExportedFile:
     """Writes a student as an .onnx, NCHW, RGB, with metadata inside.
 
@@ -32,20 +36,24 @@ def export_onnx(
             values and images uint8, the student's integers plus 128); 'int8-weights' (arithmetic stays float32).
         sizes: (height, width) of LR images; one is baked in, for one image. None is any number of images of any size,
             where the network allows it, and else 64x64.
+        sparse: store masked weights as sparse initializers, which is often larger; see `export.sparse.onnx`.
 
     Raises:
-        BadInput: a float student for integers, integers or sizes that the network does not have, or a file that the
-            checker refuses; nothing is written then.
+        BadInput: a float student for integers, integers or sizes that the network does not have, a file that the
+            checker refuses, or for `sparse` a student without masks; nothing is written then.
     """
     path = Path(path)
     metadata = describe(
         student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", sizes=sizes_of(student, sizes)
     )
     write = _writer(student, precision, metadata.sizes)
+    steps = masked_steps(student) if sparse else frozenset()
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
     with logged(log, path.name):
         model = _simplified(write())
+        if sparse:
+            model = sparsified(model, steps)
         model.producer_name = NAME
         model.doc_string = f"PocketSR {metadata.architecture} x{metadata.scale} {precision}"
         model.ClearField("metadata_props")  # onnxsim's
@@ -107,6 +115,7 @@ def main(
     out: Path | None = None,
     size: str | None = None,
     calibration: str | None = None,
+    sparse: bool = False,
     force: bool = False,
 ) -> None:
     """Exports a student to ONNX.
@@ -119,14 +128,19 @@ def main(
             network allows it, else 64x64. One size is baked in, which NPUs ask for.
         calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
             written beside the .onnx, for parity checks.
+        sparse: store the zeros of a student with 2:4, block or other masks as sparse initializers; often larger.
         force: replace an existing file.
     """
     order = take_order(
-        student, precision=precision, known=KNOWN, out=out, suffix=".onnx", calibration=calibration, force=force
-    )
+        student, precision=precision, known=KNOWN, out=out, suffix=".onnx", calibration=calibration, force=force,
+        sparse=sparse,
+    )  # fmt: skip
     sizes = parse_sizes(size) if size else None
-    written = export_onnx(order.student, order.target, order.precision, sizes=sizes)
+    write = functools.partial(export_onnx, order.student, precision=order.precision, sizes=sizes)
+    written = write(order.target, sparse=sparse)
     print(written.summary())
+    if has_masks(order.student):
+        print_comparisons([compare(order.student, written, write, sparse=sparse)])
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

@@ -1,5 +1,6 @@
 """`python -m export.tflite student.pt`: a student as a .tflite that phones run, audited after it is written."""
 
+import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,24 @@ from compress.files import written_atomically
 from export.audit import Audit, audit_tflite, operator_name
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import FIXED_SIZE, ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.exporting import (
+    FIXED_SIZE,
+    ExportedFile,
+    check_masks,
+    describe,
+    has_masks,
+    parse_sizes,
+    parts,
+    sizes_of,
+    take_order,
+)
 from export.flatbuffer import parse, serialize, set_image_type, set_integer_weights
 from export.metadata import ENTRY, Metadata, PixelType, Precision, Sizes
+from export.sparse.report import compare, print_comparisons
+from export.sparse.tflite import check_tensorflow, sparsified
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-dynamic")
+SPARSE: tuple[Precision, ...] = ("float32", "float16", "int8")
 PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 
@@ -38,6 +52,7 @@ def export_tflite(
     *,
     sizes: Sizes | None = None,
     images: PixelType | None = None,
+    sparse: bool = False,
 ) -> TfliteFile:
     """Writes a student as a .tflite, NHWC, RGB, with metadata inside.
 
@@ -51,11 +66,17 @@ def export_tflite(
         sizes: (height, width) of LR images; the file is opened with the first. None is any size, opened with 64x64,
             where the network allows it, and else 64x64 alone.
         images: 'int8', 'uint8' or 'float32' at both ends of an int8 file; None is int8, without any conversion.
+        sparse: encode weights of which at least 30 % is zero as sparse; see `export.sparse.tflite`.
 
     Raises:
         BadInput: a float student for integers, integers or sizes that the network does not have, an image type of a
-            float file, a converter that fails, or a written file that the audit refuses; nothing is written then.
+            float file, a converter that fails, a written file that the audit refuses, or for `sparse` a student
+            without masks, 'int8-dynamic' or TensorFlow missing; nothing is written then.
     """
+    if sparse:
+        check_masks(student)
+        refuse_sparse(precision)
+        check_tensorflow()
     path = Path(path)
     if images not in (None, "float32") and precision != "int8":
         raise BadInput(f"expected float32 images of a {precision} file, found {images}: only int8 files take integers.")
@@ -72,6 +93,8 @@ def export_tflite(
         if precision == "int8-dynamic":
             assert student.quantization is not None
             set_integer_weights(model, student.quantization.layers.values())
+        if sparse:
+            model = parse(sparsified(serialize(model)))
         _rename(model, student.deploy() if student.has_graph else None)
         if precision == "int8" and shown != "int8":
             set_image_type(model, shown)
@@ -88,6 +111,15 @@ def export_tflite(
                 f"expected a clean {precision} file, found {'; '.join(faults)}: see {log}, and report it to us."
             )
     return TfliteFile(path, metadata, audit.operators, audit)
+
+
+def refuse_sparse(precision: Precision) -> None:
+    """Raises BadInput for a precision without a sparse form."""
+    if precision not in SPARSE:
+        raise BadInput(
+            f"expected a precision out of {', '.join(SPARSE)} for a sparse .tflite, found {precision}: leave --sparse out, "
+            "for XNNPACK refuses convolutions of dynamic range whose weights were sparse."
+        )
 
 
 def _converted(student: Student, precision: Precision, sizes: Sizes) -> bytes:
@@ -184,6 +216,7 @@ def main(
     size: str | None = None,
     images: PixelType | None = None,
     calibration: str | None = None,
+    sparse: bool = False,
     force: bool = False,
 ) -> None:
     """Exports a student to TFLite.
@@ -198,16 +231,24 @@ def main(
         images: type of the pixels of an int8 file: int8 (pixel - 128; the fastest), uint8 or float32.
         calibration: folder of photographs, or 'skimage', to quantize a float student with; the int8 student is then
             written beside the .tflite, for parity checks.
+        sparse: store the zeros of a student with 2:4, block or other masks in TFLite's sparse encoding; needs TensorFlow.
         force: replace an existing file.
     """
     sizes = parse_sizes(size) if size else None
+    if sparse:
+        refuse_sparse(precision or "float32")
+        check_tensorflow()
     order = take_order(
-        student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force
-    )
-    written = export_tflite(order.student, order.target, order.precision, sizes=sizes, images=images)
+        student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force,
+        sparse=sparse,
+    )  # fmt: skip
+    write = functools.partial(export_tflite, order.student, precision=order.precision, sizes=sizes, images=images)
+    written = write(order.target, sparse=sparse)
     audit = written.audit
     floats = f", {len(audit.float_operators)} float operators" if order.precision == "int8" else ""
     print(f"{written.summary()}; {audit.partitions} XNNPACK partition{floats}")
+    if has_masks(order.student):
+        print_comparisons([compare(order.student, written, write, sparse=sparse)])
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

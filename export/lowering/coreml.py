@@ -5,7 +5,7 @@ Images are 8-bit pictures on both sides: their scale 1/255 is part of the file, 
 student's own scales, and weights are `constexpr` integers: what coremltools' own W8A8 models consist of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import coremltools as ct
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
 from compress.quantization.scheme import ActivationScale, Quantization
 from export.metadata import Precision, Sizes
+from export.sparse.coreml import sparse_weight
 
 Target = Literal["iOS17", "iOS18"]
 Compute = Literal["float16", "float32"]
@@ -36,6 +37,7 @@ def coreml_model(
     target: Target,
     sizes: Sizes,
     picture: bool = True,
+    sparse: Collection[str] = (),
 ) -> Any:
     """The model (`ct.models.MLModel`): picture "lr" to picture "sr", RGB.
 
@@ -46,10 +48,11 @@ def coreml_model(
         target: least operating system; iOS17 is macOS 14, iOS18 macOS 15.
         sizes: (height, width) of LR pictures; one is baked in.
         picture: False for the beginning of a graph, whose output is none.
+        sparse: convolutions whose weights are stored sparse.
     """
     deployment = TARGETS[target]
     fixed = sizes[0] if sizes != "any" and len(sizes) == 1 else (get_new_symbol(), get_new_symbol())
-    steps = _Steps(graph, quantization, precision, target)
+    steps = _Steps(graph, quantization, precision, target, sparse)
     program = mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, *fixed))], opset_version=deployment)(
         lambda lr: steps.image(lr)  # its argument's name is the input's
     )
@@ -81,8 +84,15 @@ def _shape(sizes: Sizes) -> Any:
 class _Steps:
     """Writes the steps of a graph into the MIL program that is being built."""
 
-    def __init__(self, graph: DeployGraph, quantization: Quantization | None, precision: Precision, target: Target):
-        self.graph, self.quantization, self.target = graph, quantization, target
+    def __init__(
+        self,
+        graph: DeployGraph,
+        quantization: Quantization | None,
+        precision: Precision,
+        target: Target,
+        sparse: Collection[str],
+    ):
+        self.graph, self.quantization, self.target, self.sparse = graph, quantization, target, sparse
         self.rounds = precision == "int8"
 
     def image(self, lr: Any) -> Any:
@@ -122,11 +132,15 @@ class _Steps:
         raise TypeError(f"no Core ML form of {type(operator).__name__}")
 
     def _weight(self, name: str, operator: Conv) -> Any:
+        called, packed = f"{name}_weight", self.target == "iOS17"
         if self.quantization is None:
-            return _array(operator.weight, np.float32)
-        layer, called = self.quantization.layers[name], f"{name}_weight"
+            weight = _array(operator.weight, np.float32)
+            return sparse_weight(weight, None, packed=packed, name=called) if name in self.sparse else weight
+        layer = self.quantization.layers[name]
         integers, scale = _array(layer.weight, np.int8), _array(layer.scale, np.float32)
-        if self.target == "iOS17":
+        if name in self.sparse:
+            return sparse_weight(integers, scale, packed=packed, name=called)
+        if packed:
             return mb.constexpr_affine_dequantize(
                 quantized_data=integers, zero_point=np.int8(0), scale=scale, axis=np.int32(0), name=called
             )

@@ -14,9 +14,12 @@ from PIL import Image
 from compress.checkpoint import Student, load_student, save_student
 from compress.errors import BadInput
 from compress.models import build
+from compress.pruning.magnitude import MagnitudeConfig, prune_student
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
+from export.mlpackage import import_coremltools
 
+import_coremltools()  # before a test module imports it, and with it TensorFlow
 SMALL = {"scale": 2, "channels": 8, "blocks": 1, "head_kernel": 5, "tail_kernel": 5}
 STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor_x2": ("anchor", {"scale": 2, "channels": 8, "blocks": 1, "branches": True}),
@@ -36,6 +39,7 @@ FIXED: dict[str, tuple[str, dict[str, Any]]] = {
 SLOPES = (0.25, -0.3, 1.4, 0.0, 0.1)  # a learned slope can be any of these
 QUALITY = {"set": "Set5", "scale": 2, "images": 5, "psnr": 30.5, "ssim": 0.9, "lpips": None, "protocol": {"border": 4}}
 SIZES = [(16, 16), (19, 30)]
+PATTERNS = ["unstructured", "2:4", "1x4", "4x2"]  # of masks: one of each kind
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +90,26 @@ def int8_student(float_student: Callable[[str], Student], folder: Path, photogra
                 quantize_student(student, calibration_crops(str(photographs), student.scale, count=16, side=32)), path
             )
         return load_student(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def masked_student(
+    float_student: Callable[[str], Student], folder: Path, photographs: Path
+) -> Callable[[str, str], Student]:
+    """A student of that pattern and precision; three quarters of its masked weights are zero, or half for 2:4."""
+
+    def make(pattern: str, precision: str) -> Student:
+        path = folder / f"masked_{pattern.replace(':', '_')}.pt"
+        whole = path.with_name(f"{path.stem}_int8.pt")
+        if not whole.exists():
+            config = MagnitudeConfig(pattern=pattern, sparsity=0.5 if ":" in pattern else 0.75, skip="first")
+            pruned, _ = prune_student(float_student("edsr"), config)
+            save_student(pruned, path)
+            crops = calibration_crops(str(photographs), pruned.scale, count=16, side=32)
+            save_student(quantize_student(load_student(path), crops), whole)
+        return load_student(whole if precision.startswith("int8") else path)
 
     return make
 

@@ -11,13 +11,16 @@ from export.audit.audit import audit_file
 from export.audit.contents import Size
 from export.audit.delegates import LISTS, NAMES
 from export.audit.findings import findings
-from export.audit.report import print_audit, to_json
 from export.audit.rules import RULES, broken_rules, parse_rules
 
 
 def main() -> int:
     """Exit code 0; 1 where a rule is broken, or the file is not what its own metadata says."""
     arguments = _parser().parse_args()
+    try:
+        from export.audit.report import print_audit, to_json
+    except ModuleNotFoundError as error:
+        raise BadInput("expected rich to print tables, found it missing: pip install rich.") from error
     required = parse_rules(arguments.require or "")
     audit = audit_file(arguments.file, size=_size(arguments.size), delegate=arguments.delegate)
     found, broken = findings(audit), broken_rules(audit, required)

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from compress.files import sha256
 from compress.progress import progress
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
-from export import coreml, onnx, tflite
+from export import coreml, executorch, ncnn, onnx, tflite
 from export.exporting import (
     QUANTIZED,
     ExportedFile,
@@ -52,20 +52,48 @@ MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "README.md"
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, its precisions, what writes it (student, path, precision, sizes=...), its command, and
-    the precisions that have a form for sparse weights (write's `sparse=True`)."""
+    """A kind of file.
+
+    Attributes:
+        suffix: of its name.
+        precisions: that it has, and `reasons` why not for others.
+        write: (student, path, precision, sizes=...), and `sparse=True` for the precisions `sparse`.
+        command: the exporter's own.
+        require: raises BadInput where its packages are not installed.
+    """
 
     suffix: str
     precisions: tuple[Precision, ...]
+    reasons: Mapping[str, str]
     write: Callable[..., ExportedFile]
     command: Callable[..., None]
     sparse: tuple[Precision, ...] = ()
+    require: Callable[[], None] = lambda: None
+
+    @property
+    def installed(self) -> bool:
+        try:
+            self.require()
+        except BadInput:
+            return False
+        return True
 
 
 FORMATS = {
-    "tflite": Format(".tflite", tflite.KNOWN, tflite.export_tflite, tflite.main, sparse=tflite.SPARSE),
-    "onnx": Format(".onnx", onnx.KNOWN, onnx.export_onnx, onnx.main, sparse=onnx.KNOWN),
-    "coreml": Format(".mlpackage", coreml.KNOWN, coreml.export_coreml, coreml.main, sparse=coreml.KNOWN),
+    "tflite": Format(".tflite", tflite.KNOWN, tflite.REASONS, tflite.export_tflite, tflite.main, sparse=tflite.SPARSE),
+    "onnx": Format(".onnx", onnx.KNOWN, onnx.REASONS, onnx.export_onnx, onnx.main, sparse=onnx.KNOWN),
+    "coreml": Format(
+        ".mlpackage", coreml.KNOWN, coreml.REASONS, coreml.export_coreml, coreml.main, sparse=coreml.KNOWN
+    ),
+    "executorch": Format(
+        ".pte",
+        executorch.KNOWN,
+        executorch.REASONS,
+        executorch.export_executorch,
+        executorch.main,
+        require=executorch.require_executorch,
+    ),
+    "ncnn": Format(".param", ncnn.KNOWN, ncnn.REASONS, ncnn.export_ncnn, ncnn.main, require=ncnn.require_ncnn),
 }
 
 
@@ -181,6 +209,7 @@ def _row(kind: str, file: ExportedFile) -> dict[str, Any]:
         "operators": dict(file.operators),
         "images": {"input": metadata.input.dtype, "output": metadata.output.dtype, "layout": metadata.input.layout},
         "producer": metadata.producer,
+        **({"beside": {one.name: sha256(one) for one in file.files[1:]}} if path.is_file() and file.files[1:] else {}),
     }
 
 
@@ -233,7 +262,7 @@ def main(
     student: Path,
     *,
     out: Path | None = None,
-    formats: Sequence[str] = tuple(FORMATS),
+    formats: Sequence[str] = (),
     precisions: Sequence[Precision] = EVERY,
     size: str | None = None,
     calibration: str | None = None,
@@ -245,7 +274,7 @@ def main(
     Args:
         student: student.pt, float or int8; a float one gives files of integers where --calibration is given.
         out: the folder; left out, the student's name with _export, beside it.
-        formats: out of tflite, onnx and coreml.
+        formats: out of tflite, onnx, coreml, executorch and ncnn; left out, those that are installed.
         precisions: out of float32, float16, int8, int8-weights and int8-dynamic; every format has most of them.
         size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
             network allows it, else 64x64.
@@ -253,8 +282,11 @@ def main(
         sparse: store the zeros of a student with 2:4, block or other masks sparse, in every format that can.
         force: replace an existing folder.
     """
+    formats = formats or [name for name, one in FORMATS.items() if one.installed]
     if unknown := [name for name in formats if name not in FORMATS]:
         raise BadInput(f"expected formats out of {', '.join(FORMATS)}, found {unknown[0]!r}: correct the name.")
+    for name in formats:
+        FORMATS[name].require()
     given = load_student(student)
     sizes = sizes_of(given, parse_sizes(size) if size else None)
     if sparse:

@@ -28,6 +28,7 @@ from export.sparse.report import compare, print_comparisons
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
 TARGETS = ("iOS17", "iOS18")
 COMPUTE = {"float32": "float32", "float16": "float16", "int8": "float32", "int8-weights": "float16"}
+REASONS: Mapping[str, str] = {"int8-dynamic": "Core ML has no activations of dynamic range, so ask for int8-weights"}
 PRODUCERS = ("torch", "coremltools")
 
 
@@ -177,7 +178,7 @@ def main(
     sizes = parse_sizes(size) if size else None
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".mlpackage", calibration=calibration, force=force,
-        sparse=sparse,
+        sparse=sparse, reasons=REASONS,
     )  # fmt: skip
     write = functools.partial(
         export_coreml, order.student, precision=order.precision, sizes=sizes, target=target, compute=compute

@@ -25,17 +25,6 @@ FIXED_SIZE = [64, 64]
 """(height, width) of the LR image where a network takes one size only and none was asked for."""
 
 
-UNKNOWN: dict[tuple[str, Precision], str] = {
-    (
-        ".tflite",
-        "int8-weights",
-    ): "TFLite computes int8 weights on activations of dynamic range, so ask for int8-dynamic",
-    (".onnx", "int8-dynamic"): "only TFLite has convolutions of dynamic range on phones, so ask for int8-weights",
-    (".mlpackage", "int8-dynamic"): "Core ML has no activations of dynamic range, so ask for int8-weights",
-}
-"""Why a format lacks a precision, and what to ask for."""
-
-
 @dataclass(frozen=True)
 class ExportedFile:
     """A written file, or folder of files, what it says about itself, and its operators by name."""
@@ -45,15 +34,20 @@ class ExportedFile:
     operators: Mapping[str, int]
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All that was written."""
+        return (self.path,) if self.path.is_file() else tuple(file for file in self.path.rglob("*") if file.is_file())
+
+    @property
     def file_bytes(self) -> int:
         """Size on disk."""
-        files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
-        return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in self.files)
 
     def summary(self) -> str:
         """Two lines for a person: what was written, and its operators."""
         sizes = self.metadata.sizes
-        size = "any" if sizes == "any" else ", ".join(f"{width}x{height}" for height, width in sizes)
+        ending = f" up to {self.metadata.largest}x{self.metadata.largest}" if self.metadata.largest else ""
+        size = f"any{ending}" if sizes == "any" else ", ".join(f"{width}x{height}" for height, width in sizes)
         operators = ", ".join(f"{count} {kind}" for kind, count in self.operators.items())
         kilobytes = f"{self.file_bytes / 1000:.1f} kB"
         return f"wrote {self.path}: {self.metadata.precision}, {kilobytes}, {size} image size\n  {operators}"
@@ -78,6 +72,7 @@ def take_order(
     calibration: str | None,
     force: bool,
     sparse: bool = False,
+    reasons: Mapping[str, str] | None = None,
 ) -> Order:
     """Reads what an exporter's command was given. Writes only the int8 student, where a float one had to be calibrated.
 
@@ -90,6 +85,7 @@ def take_order(
         calibration: folder of photographs, or 'skimage', for a float student in one of `QUANTIZED`.
         force: replace files that exist.
         sparse: the student must have masks.
+        reasons: why the format lacks a precision.
 
     Raises:
         BadInput: anything of this that does not fit together; nothing is written then.
@@ -99,8 +95,8 @@ def take_order(
         check_masks(student)
     chosen: Precision = precision or ("int8" if student.quantization else "float32")
     if chosen not in known:
-        reason = UNKNOWN.get((suffix, chosen), "choose one")
-        raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: {reason}.")
+        advice = (reasons or {}).get(chosen, "choose one")
+        raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: {advice}.")
     refuse_integers(student, chosen)
     target = out or path.with_name(f"{path.stem.removesuffix('_int8')}_{chosen}{suffix}")
     if target.suffix != suffix:

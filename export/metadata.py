@@ -1,7 +1,8 @@
 """What travels inside every exported file, so that no runtime has to guess. Needs no torch.
 
 In a .tflite the JSON below is a metadata buffer named `pocketsr.json`, in an .onnx an entry of its metadata_props, in an
-.mlpackage one of its user-defined metadata.
+.mlpackage one of its user-defined metadata, in a .pte what the method `pocketsr_json` returns; beside a .param and its .bin
+it is a third file, which names their hashes.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.errors import BadInput
+from compress.files import sha256
 
 Precision = Literal["float32", "float16", "int8", "int8-weights", "int8-dynamic"]
 PixelType = Literal["float32", "uint8", "int8"]
@@ -50,6 +52,7 @@ class Metadata:
         input, output: the LR image and the SR image.
         receptive_radius: LR pixels that a tile must overlap its neighbours by; None if no overlap is exact.
         sizes: 'any', or a list of [height, width] of LR images that the file takes.
+        largest: height and width that 'any' ends at; None where it has no end.
         student_sha256: of the student.pt that it was made from.
         quality: measured metrics of the student, each row with its protocol.
         calibration: how the scales were chosen, for int8.
@@ -68,6 +71,7 @@ class Metadata:
     quality: list[dict[str, Any]]
     calibration: dict[str, Any] | None
     producer: dict[str, str]
+    largest: int | None = None
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -89,6 +93,32 @@ class Metadata:
             raise BadInput(
                 f"expected the metadata that pocketsr writes, found something else in {source} ({error}): export it again."
             ) from error
+
+
+def read_ncnn(path: str | Path) -> tuple[Metadata, tuple[str, str]]:
+    """What the .json beside a .param says of it and its .bin, and the names of the input and the output blob.
+
+    Raises:
+        BadInput: one of the three is missing, or the .json speaks of other files.
+    """
+    param = Path(path)
+    beside, weights = param.with_suffix(".json"), param.with_suffix(".bin")
+    for file, what in ((param, "a .param file"), (weights, "the .bin of the .param"), (beside, "its metadata")):
+        if not file.is_file():
+            raise BadInput(f"expected {what}, found nothing at {file}: keep the .param, .bin and .json together.")
+    try:
+        plain = json.loads(beside.read_text(encoding="utf-8"))
+        hashes = {file: plain.pop(f"{file.suffix[1:]}_sha256") for file in (param, weights)}
+        blobs = plain.pop("blobs")
+        names = str(blobs["input"]), str(blobs["output"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"expected the metadata that pocketsr writes, found something else in {beside} ({error}): export it again."
+        ) from error
+    for file, wanted in hashes.items():
+        if sha256(file) != wanted:
+            raise BadInput(f"expected the file that {beside} describes, found another in {file}: export it again.")
+    return Metadata.from_json(json.dumps(plain), str(beside)), names
 
 
 def read_tflite(path: str | Path) -> Metadata | None:

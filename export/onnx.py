@@ -20,6 +20,9 @@ from export.sparse.onnx import sparsified
 from export.sparse.report import compare, print_comparisons
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
+REASONS: Mapping[str, str] = {
+    "int8-dynamic": "only TFLite has convolutions of dynamic range on phones, so ask for int8-weights"
+}
 PRODUCERS = ("torch", "onnx", "onnxsim")
 NAME = "pocketsr"
 
@@ -133,7 +136,7 @@ def main(
     """
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".onnx", calibration=calibration, force=force,
-        sparse=sparse,
+        sparse=sparse, reasons=REASONS,
     )  # fmt: skip
     sizes = parse_sizes(size) if size else None
     write = functools.partial(export_onnx, order.student, precision=order.precision, sizes=sizes)

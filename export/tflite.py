@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from export.sparse.tflite import check_tensorflow, sparsified
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-dynamic")
 SPARSE: tuple[Precision, ...] = ("float32", "float16", "int8")
+REASONS: Mapping[str, str] = {
+    "int8-weights": "TFLite computes int8 weights on activations of dynamic range, so ask for int8-dynamic"
+}
 PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 
@@ -240,7 +244,7 @@ def main(
         check_tensorflow()
     order = take_order(
         student, precision=precision, known=KNOWN, out=out, suffix=".tflite", calibration=calibration, force=force,
-        sparse=sparse,
+        sparse=sparse, reasons=REASONS,
     )  # fmt: skip
     write = functools.partial(export_tflite, order.student, precision=order.precision, sizes=sizes, images=images)
     written = write(order.target, sparse=sparse)

@@ -4,22 +4,11 @@ from collections.abc import Sequence
 
 import onnx
 import torch
-from torch import Tensor, nn
 
 from compress.models.fixed import FixedSize
+from export.lowering.half import Half
 from export.lowering.onnx import IR_VERSION, OPSET, OUTPUT
 from export.metadata import Precision
-
-
-class _Half(nn.Module):
-    """The network in float16 between images of float32."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network.half()
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return self.network(lr.half()).float()
 
 
 def onnx_fixed(network: FixedSize, precision: Precision, size: Sequence[int]) -> onnx.ModelProto:
@@ -30,7 +19,7 @@ def onnx_fixed(network: FixedSize, precision: Precision, size: Sequence[int]) ->
         precision: 'float32' or 'float16'.
         size: (height, width) of the LR image.
     """
-    module = _Half(network) if precision == "float16" else network
+    module = Half(network) if precision == "float16" else network
     program = torch.onnx.export(
         module.eval(),
         (torch.zeros(1, 3, *size),),

@@ -37,6 +37,20 @@ def _coreml() -> Opener:
     return coreml.CoremlEngine
 
 
+def _executorch() -> Opener:
+    from runtime.engines import executorch
+
+    executorch.preload()
+    return executorch.ExecutorchEngine
+
+
+def _ncnn() -> Opener:
+    from runtime.engines import ncnn
+
+    ncnn.preload()
+    return ncnn.NcnnEngine
+
+
 def _pytorch() -> Opener:
     from runtime.engines.pytorch import PytorchEngine
 
@@ -48,19 +62,28 @@ ENGINES: dict[str, Callable[[], Opener]] = {
     "litert-builtin": _litert_builtin,
     "onnxruntime": _onnxruntime,
     "coreml": _coreml,
+    "executorch": _executorch,
+    "ncnn": _ncnn,
     "pytorch": _pytorch,
 }
-BY_SUFFIX = {".tflite": "litert", ".onnx": "onnxruntime", ".mlpackage": "coreml", ".pt": "pytorch"}
+BY_SUFFIX = {
+    ".tflite": "litert",
+    ".onnx": "onnxruntime",
+    ".mlpackage": "coreml",
+    ".pte": "executorch",
+    ".param": "ncnn",
+    ".pt": "pytorch",
+}
 
 
 def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1) -> Engine:
     """Opens a model file.
 
     Args:
-        path: a .tflite, .onnx or .mlpackage of this project, or a student.pt.
+        path: a .tflite, .onnx, .mlpackage, .pte or .param of this project, or a student.pt.
         engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
             second opinion), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
-            ML), 'pytorch' (the reference of parity); default: what the file's suffix says.
+            ML), 'executorch', 'ncnn', 'pytorch' (the reference of parity); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:

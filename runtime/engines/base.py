@@ -145,7 +145,12 @@ class Engine(ABC):
                 f"expected an RGB image as uint8 of shape (H, W, 3), found {lr.dtype} of shape {lr.shape}: "
                 "convert it first."
             )
-        sizes = self.metadata.sizes
+        sizes, largest = self.metadata.sizes, self.metadata.largest
+        if sizes == "any" and largest and max(lr.shape[:2]) > largest:
+            raise BadInput(
+                f"expected an image of at most {largest}x{largest} pixels, found {lr.shape[1]}x{lr.shape[0]}: {self.path} "
+                "takes no larger one, export it again with --largest or --size."
+            )
         if sizes != "any" and list(lr.shape[:2]) not in [list(size) for size in sizes]:
             known = ", ".join(f"{width}x{height}" for height, width in sizes)
             raise BadInput(

@@ -1,6 +1,7 @@
 """One folder of all formats and precisions: manifest, golden vectors, card; and what is refused."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ ALL = {
     "student_float16.onnx", "student_int8.onnx", "student_int8-weights.onnx", "student_float32.mlpackage",
     "student_float16.mlpackage", "student_int8.mlpackage", "student_int8-weights.mlpackage",
     "student_int8-dynamic.tflite",
+    "student_float32.pte", "student_float16.pte", "student_int8.pte", "student_float32.param", "student_float16.param",
 }  # fmt: skip
 BESIDE = {"manifest.json", "golden.npz", "README.md", "student.pt", "student_int8.pt"}
+BESIDE |= {f"student_{precision}{suffix}" for precision in ("float32", "float16") for suffix in (".bin", ".json")}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,8 @@ def test_the_folder_holds_every_file_and_the_manifest_their_hashes(exported, stu
         path = exported / row["file"]
         assert row["sha256"] == (sha256(path) if path.is_file() else folder_sha256(path))
         assert sum(row["operators"].values()) > 5
+        beside = {f"{path.stem}{suffix}" for suffix in (".bin", ".json")} if row["format"] == "ncnn" else set()
+        assert row.get("beside", {}) == {name: sha256(exported / name) for name in beside}
     assert manifest["students"] == {name: sha256(exported / name) for name in ("student.pt", "student_int8.pt")}
     assert "--calibration" in manifest["command"]
     assert manifest["versions"].keys() >= {"torch", "onnx", "coremltools", "litert-torch"}
@@ -93,7 +98,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_lost(exported, studen
     before = {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
     refused("or --force to replace it", student)
     refused(
-        "expected formats out of tflite, onnx, coreml, found 'coreml2'",
+        "expected formats out of tflite, onnx, coreml, executorch, ncnn, found 'coreml2'",
         student,
         formats=["coreml2"],
         out=tmp_path / "x",
@@ -125,3 +130,14 @@ def test_an_int8_student_gives_everything_without_photographs(exported, tmp_path
     assert {f"student_{precision}.onnx" for precision in FORMATS["onnx"].precisions} <= names
     assert load_student(tmp_path / "out" / "student_int8.pt").precision == "int8"
     assert "student.pt" not in names
+
+
+def test_a_format_that_is_not_installed_is_left_out_unless_it_is_asked_for(student, tmp_path, monkeypatch):
+    assert [name for name, one in FORMATS.items() if one.installed] == list(FORMATS)
+    for module in ("executorch.version", "pnnx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert [name for name, one in FORMATS.items() if one.installed] == ["tflite", "onnx", "coreml"]
+    for name in ("executorch", "ncnn"):
+        with pytest.raises(BadInput, match=rf"pip install 'pocketsr\[{name}\]'"):
+            main(student, out=tmp_path / "out", formats=["onnx", name])
+    assert not any(tmp_path.iterdir())

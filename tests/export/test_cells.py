@@ -1,5 +1,6 @@
 """Every architecture in every format and precision: a file that computes what the student does, or the reason why not."""
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,7 @@ from compress.checkpoint import Student, load_student, save_student
 from compress.errors import BadInput
 from compress.models import ARCHITECTURES
 from export.__main__ import EVERY, FORMATS, main
-from export.exporting import QUANTIZED, UNKNOWN, parse_sizes, reference_network, sizes_of
+from export.exporting import QUANTIZED, parse_sizes, reference_network, sizes_of
 from export.metadata import Precision
 from runtime.engines import open_model
 from runtime.engines.base import to_real
@@ -37,10 +38,14 @@ def test_cell(float_student, int8_student, photographs, tmp_path, name, kind, pr
     integers = precision in QUANTIZED and name not in FIXED
     student: Student = int8_student(name) if integers else float_student(name)
     path = tmp_path / f"cell{FORMATS[kind].suffix}"
-    reason = UNKNOWN.get((FORMATS[kind].suffix, precision))
+    reason = FORMATS[kind].reasons.get(precision)
     if reason or (name in FIXED and precision in QUANTIZED):
         save_student(student, tmp_path / "student.pt")
-        says = reason or f"expected float32 or float16 for {name}, found {precision}: its attention does not fit"
+        says = (
+            re.escape(reason)
+            if reason
+            else f"expected float32 or float16 for {name}, found {precision}: its attention does not fit"
+        )
         refused(FORMATS[kind].command, tmp_path, says, tmp_path / "student.pt", precision=precision, out=path)
         return
     file = FORMATS[kind].write(student, path, precision, sizes=[SIZE])

@@ -17,7 +17,9 @@ from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
 from export.coreml import export_coreml
+from export.executorch import export_executorch
 from export.metadata import tflite_model
+from export.ncnn import export_ncnn
 from export.onnx import export_onnx
 from export.tflite import export_tflite
 
@@ -36,6 +38,9 @@ class Tiny:
     int8_onnx: Path
     float_mlpackage: Path
     int8_mlpackage: Path
+    float_pte: Path
+    int8_pte: Path
+    float_param: Path
 
     def of(self, precision: str) -> tuple[Path, Path]:
         """student.pt and .tflite of a precision."""
@@ -48,6 +53,10 @@ class Tiny:
             return self.int8_onnx if precision == "int8" else self.float_onnx
         if engine == "coreml":
             return self.int8_mlpackage if precision == "int8" else self.float_mlpackage
+        if engine == "executorch":
+            return self.int8_pte if precision == "int8" else self.float_pte
+        if engine == "ncnn":
+            return self.float_param
         return student if engine == "pytorch" else tflite
 
 
@@ -62,7 +71,7 @@ def tiny_student(seed: int = 0) -> Student:
 def tiny(tmp_path_factory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
     names = ("float.pt", "int8.pt", "float.tflite", "int8.tflite", "float.onnx", "int8.onnx")
-    names += ("float.mlpackage", "int8.mlpackage")
+    names += ("float.mlpackage", "int8.mlpackage", "float.pte", "int8.pte", "ncnn.param")
     files = Tiny(*(folder / name for name in names))
     save_student(tiny_student(), files.float_pt)
     student = load_student(files.float_pt)
@@ -73,6 +82,9 @@ def tiny(tmp_path_factory) -> Tiny:
     export_onnx(load_student(files.int8_pt), files.int8_onnx, "int8")
     export_coreml(student, files.float_mlpackage, "float32")
     export_coreml(load_student(files.int8_pt), files.int8_mlpackage, "int8")
+    export_executorch(student, files.float_pte, "float32")
+    export_executorch(load_student(files.int8_pt), files.int8_pte, "int8")
+    export_ncnn(student, files.float_param, "float32")
     return files
 
 

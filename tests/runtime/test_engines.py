@@ -1,6 +1,7 @@
 """The contract of contract 6, for every engine; and files that must be refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,15 @@ import pytest
 
 from compress.checkpoint import load_student
 from compress.errors import BadInput
+from export.executorch import VIEWS
 from export.metadata import ENTRY
 from runtime.engines import ENGINES, open_model
 from runtime.engines.base import Engine, from_pixels, to_pixels, to_real
 from tests.runtime.conftest import SCALE, Tiny, edited
 
-CASES = [(name, precision) for name in ENGINES for precision in ("float32", "int8")]
+CASES = [
+    (name, precision) for name in ENGINES for precision in ("float32", "int8") if (name, precision) != ("ncnn", "int8")
+]
 
 
 def opened(tiny: Tiny, name: str, precision: str, threads: int = 1) -> Engine:
@@ -203,6 +207,11 @@ def test_fixed_sizes_are_kept(tiny, tmp_path, photograph):
     [
         ("a.tflite", b"nonsense, nonsense", "found some other kind of file"),
         ("a.onnx", b"nonsense", "found one that it refuses"),
+        ("a.pte", b"nonsense, nonsense", "found some other kind of file"),
+        ("b.pte", b"\0\0\0\0ET12" + bytes(64), "found one that it refuses"),
+        ("a.param", b"7767517", "keep the .param, .bin and .json together"),
+        ("missing.pte", None, "found nothing"),
+        ("missing.param", None, "expected a .param file, found nothing"),
         ("missing.onnx", None, "found nothing"),
         ("a.mlmodel", b"", "expected a model file"),
         ("missing.tflite", None, "found nothing"),
@@ -248,6 +257,52 @@ def test_refuses_an_onnx_that_contradicts_its_metadata(tiny, tmp_path, change, s
     path = _onnx_edited(tiny.int8_onnx, tmp_path / "planted.onnx", change)
     with pytest.raises(BadInput, match=sentence):
         open_model(path)
+
+
+def test_executorch_runs_on_xnnpack_but_for_views_of_any_size(tiny):
+    for precision in ("float32", "int8"):
+        delegate = opened(tiny, "executorch", precision).describe().delegate
+        assert (delegate.name, delegate.partitions) == ("XNNPACK", 2)
+        assert delegate.operators["Conv2d"] == 5  # the fifth repeats the channels of the LR image
+        assert set(delegate.outside) <= VIEWS
+
+
+def test_executorch_engines_of_other_threads_live_beside_each_other(tiny, photograph):
+    one, two = (opened(tiny, "executorch", "int8", threads) for threads in (1, 2))
+    expected = opened(tiny, "pytorch", "int8").upscale(photograph).image
+    for engine in (one, two, one, two):
+        assert np.array_equal(engine.upscale(photograph).image, expected)
+
+
+def test_executorch_refuses_what_is_larger_than_the_file_was_made_for(tiny):
+    with pytest.raises(BadInput, match="at most 256x256 pixels, found 300x16"):
+        opened(tiny, "executorch", "int8").upscale(np.zeros((16, 300, 3), np.uint8))
+
+
+def _copied(param: Path, folder: Path) -> Path:
+    for suffix in (".param", ".bin", ".json"):
+        shutil.copyfile(param.with_suffix(suffix), folder / f"copy{suffix}")
+    return folder / "copy.param"
+
+
+@pytest.mark.parametrize("suffix", [".param", ".bin"])
+def test_ncnn_refuses_a_file_that_its_metadata_does_not_know(tiny, tmp_path, suffix):
+    param = _copied(tiny.float_param, tmp_path)
+    assert open_model(param).metadata.precision == "float32"
+    with param.with_suffix(suffix).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(BadInput, match=f"found another in .*copy{suffix}: export it again"):
+        open_model(param)
+    param.with_suffix(suffix).unlink()
+    with pytest.raises(BadInput, match=r"keep the \.param, \.bin and \.json together"):
+        open_model(param)
+
+
+@pytest.mark.parametrize(("engine", "module"), [("executorch", "executorch.runtime"), ("ncnn", "ncnn")])
+def test_a_missing_engine_names_what_to_install(tiny, monkeypatch, engine, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BadInput, match=rf"pip install 'pocketsr\[{engine}\]'"):
+        opened(tiny, engine, "float32")
 
 
 def test_refuses_unknown_engines_and_no_threads(tiny):

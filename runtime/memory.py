@@ -79,7 +79,7 @@ def measure_here(path: Path, height: int, width: int, *, engine: str | None, thr
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m runtime.memory", description=__doc__)
-    parser.add_argument("file", type=Path, help="a .tflite or .onnx of this project, or a student.pt")
+    parser.add_argument("file", type=Path, help="a .tflite, .onnx, .pte or .param of this project, or a student.pt")
     parser.add_argument("--height", type=int, default=256, help="of the LR image, in pixels (default: 256)")
     parser.add_argument("--width", type=int, default=256, help="of the LR image, in pixels (default: 256)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the file's suffix says")

@@ -68,7 +68,8 @@ def export_executorch(
     """
     path = Path(path)
     if precision not in KNOWN:
-        raise BadInput(f"expected a precision out of {', '.join(KNOWN)}, found {precision!r}: {REASONS[precision]}.")
+        reason = REASONS.get(precision, "choose one")
+        raise BadInput(f"expected a precision out of {', '.join(KNOWN)}, found {precision!r}: {reason}.")
     sizes = sizes_of(student, sizes)
     if sizes == "any" and largest < EXAMPLE:
         raise BadInput(

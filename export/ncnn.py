@@ -70,7 +70,8 @@ def export_ncnn(
     """
     path = Path(path)
     if precision not in KNOWN:
-        raise BadInput(f"expected a precision out of {', '.join(KNOWN)}, found {precision!r}: {REASONS[precision]}.")
+        reason = REASONS.get(precision, "choose one")
+        raise BadInput(f"expected a precision out of {', '.join(KNOWN)}, found {precision!r}: {reason}.")
     require_ncnn()
     metadata = describe(student, precision, layout="NCHW", producers=PRODUCERS, sizes=sizes_of(student, sizes))
     size = (EXAMPLE, EXAMPLE) if metadata.sizes == "any" else tuple(metadata.sizes[0])

@@ -53,6 +53,15 @@ def _gather(given: Arguments) -> Tensor:
     return given["x"].index_select(int(given["axis"]), torch.tensor(_integers(given["indices"])))
 
 
+def _slice(given: Arguments) -> Tensor:
+    """x[begin:end] of every axis; a mask takes an end of it whole."""
+    x = given["x"]
+    whole = [False] * x.ndim
+    starts, ends = (np.asarray(given.get(f"{end}_mask", whole)).tolist() for end in ("begin", "end"))
+    bounds = zip(_integers(given["begin"]), _integers(given["end"]), starts, ends, strict=True)
+    return x[tuple(slice(None if first else begin, None if last else end) for begin, end, first, last in bounds)]
+
+
 NETWORK_OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "max_pool": _max_pool,
     "upsample_bilinear": _upsample,
@@ -61,6 +70,7 @@ NETWORK_OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "matmul": _matmul,
     "linear": _linear,
     "gather": _gather,
+    "slice_by_index": _slice,
     "softmax": lambda given: given["x"].double().softmax(int(given["axis"])).float(),
     "gelu": lambda given: F.gelu(given["x"].double()).float(),
     "concat": lambda given: torch.cat(given["values"], int(given["axis"])),

@@ -162,7 +162,9 @@ def _weights(graph: Any, named: dict[str, bytes]) -> list[Weights]:
             scale = np.frombuffer(_content(graph, params.scaleBufferIdx, named), np.float32)
         elif params:
             scale = np.array([params.scale], np.float32)
-        content = np.frombuffer(_content(graph, tensor.constantBufferIdx, named), np.int8 if integer else np.float32)
+        half = tensor.datatype == _schema().XNNDatatype.xnn_datatype_fp16
+        kind = np.int8 if integer else np.float16 if half else np.float32
+        content = np.frombuffer(_content(graph, tensor.constantBufferIdx, named), kind)
         grid = (given.scale, given.zeroPoint) if given else None
         found.append(Weights(content.reshape(tensor.dims), scale, grid))
     return found

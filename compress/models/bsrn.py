@@ -82,7 +82,13 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Contrast-aware channel attention (CCA): mean plus standard deviation of every channel gate it."""
+    """Contrast-aware channel attention (CCA): mean plus standard deviation of every channel gate it.
+
+    `plain` is set on what ships: most engines have no standard deviation, but what it consists of. For training that
+    would have an infinite gradient where a channel is constant.
+    """
+
+    plain = False
 
     def __init__(self, channels: int, squeezed: int):
         super().__init__()
@@ -92,7 +98,11 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = x.float()
-        mean, deviation = features.mean((2, 3), keepdim=True), features.std((2, 3), correction=0, keepdim=True)
+        mean = features.mean((2, 3), keepdim=True)
+        if self.plain:
+            deviation = (features - mean).square().mean((2, 3), keepdim=True).sqrt()
+        else:
+            deviation = features.std((2, 3), correction=0, keepdim=True)
         return x * self.conv_du((mean + deviation).to(x.dtype))
 
 
@@ -161,7 +171,11 @@ class BSRN(nn.Module):
     def fixed(self, height: int, width: int) -> FixedSize:
         """The network as it ships for LR images of one size. Raises BadInput for a side below 15 pixels."""
         check_sides("bsrn", height, width, least=SMALLEST)
-        return FixedSize(self)
+        shipped = FixedSize(self)
+        for module in shipped.modules():
+            if isinstance(module, ChannelAttention):
+                module.plain = True
+        return shipped
 
     def merged(self) -> "BSRN":
         """Itself: there are no branches."""

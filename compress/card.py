@@ -50,7 +50,7 @@ def card(student: Student, name: str) -> str:
     if student.quantization:
         c = student.quantization.calibration
         lines.append(
-            f"- Quantization: {c['method']}, ranges by {c['range']}, {c['crops']} crops of {c['side']}x{c['side']} from "
+            f"- Quantization: {', '.join(_steps(c))}, {c['crops']} crops of {c['side']}x{c['side']} from "
             f"{c['images']} images of {c['source']} (SHA-256 of the crops {c['sha256'][:16]}...)"
         )
     return "\n".join([*lines, "", *_results(student.metrics)]) + "\n"
@@ -67,6 +67,17 @@ def _costs(student: Student) -> list[str]:
         f"- Multiply-accumulates for {OUTPUT[0]}x{OUTPUT[1]} output: {macs / 1e9:.2f} G",
         f"- Receptive-field radius: {graph.receptive_radius()} LR pixels",
     ]
+
+
+def _steps(calibration: dict[str, Any]) -> list[str]:
+    """How the integers were chosen, in words."""
+    words = {
+        "equalization": "cross-layer equalization",
+        "clipping": "clipped weights",
+        "bias_correction": "bias correction",
+    }
+    used = [word for key, word in words.items() if calibration.get(key)]
+    return [calibration["method"], f"ranges by {calibration['range']}", *used]
 
 
 def _training(provenance: dict[str, Any]) -> list[str]:

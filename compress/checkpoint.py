@@ -77,8 +77,8 @@ class Student:
 
     @property
     def precision(self) -> str:
-        """'float32', or 'int8' for a quantized student."""
-        return "int8" if self.quantization else "float32"
+        """'float32', or that of a quantized student: 'int8', 'int16x8' or 'mixed'."""
+        return self.quantization.precision if self.quantization else "float32"
 
     def network(self) -> nn.Module:
         """The float network with its weights, in eval mode."""

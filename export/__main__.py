@@ -41,7 +41,7 @@ from export.exporting import (
     refuse_integers,
     sizes_of,
 )
-from export.metadata import Precision, Sizes
+from export.metadata import INTEGER, Precision, Sizes
 from export.sparse.report import Comparison, compare, print_comparisons
 from export.sparse.tflite import check_tensorflow
 
@@ -240,7 +240,7 @@ def _write_golden(path: Path, students: dict[Precision, Student], size: tuple[in
         with torch.no_grad():
             sr = network.eval()(x)[0].permute(1, 2, 0).numpy()
         if precision != "float16":  # the same values as float32, to fewer digits
-            arrays[f"sr_{precision}"] = np.rint(sr * 255).astype(np.uint8) if precision == "int8" else sr
+            arrays[f"sr_{precision}"] = np.rint(sr * 255).astype(np.uint8) if precision in INTEGER else sr
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     path.write_bytes(buffer.getvalue())
@@ -311,7 +311,9 @@ def main(
         elif integers is None and calibration:
             integers = Path(scratch) / "student_int8.pt"
             save_student(quantize_student(given, calibration_crops(calibration, given.scale)), integers)
-        chosen = [one for one in precisions if integers or one not in QUANTIZED]
+        chosen: list[Precision] = [one for one in precisions if integers or one not in QUANTIZED]
+        if given.quantization:  # what its integers are, whichever that is
+            chosen = [given.quantization.precision if one == "int8" else one for one in chosen]
         if not chosen:
             raise BadInput(
                 f"expected an int8 student or photographs to calibrate on, found neither for {', '.join(precisions)}: add "

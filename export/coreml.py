@@ -20,15 +20,18 @@ from compress.errors import BadInput
 from export.chatter import logged
 from export.culprit import converted
 from export.exporting import QUANTIZED, ExportedFile, describe, has_masks, parse_sizes, parts, sizes_of, take_order
-from export.metadata import ENTRY, Metadata, Precision, Sizes
+from export.metadata import ENTRY, INTEGER, Metadata, Precision, Sizes
 from export.mlpackage import import_coremltools
 from export.sparse.masked import masked_steps
 from export.sparse.report import compare, print_comparisons
 
-KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "mixed", "int8-weights")
 TARGETS = ("iOS17", "iOS18")
-COMPUTE = {"float32": "float32", "float16": "float16", "int8": "float32", "int8-weights": "float16"}
-REASONS: Mapping[str, str] = {"int8-dynamic": "Core ML has no activations of dynamic range, so ask for int8-weights"}
+COMPUTE = {"float32": "float32", "float16": "float16", "int8": "float32", "mixed": "float32", "int8-weights": "float16"}
+REASONS: Mapping[str, str] = {
+    "int16x8": "its `quantize` has no 16-bit integers, so export to TFLite or ONNX",
+    "int8-dynamic": "Core ML has no activations of dynamic range, so ask for int8-weights",
+}
 PRODUCERS = ("torch", "coremltools")
 
 
@@ -47,7 +50,8 @@ def export_coreml(
     Args:
         student: saved or loaded, so that its file's hash is known; an int8 one for 'int8' and 'int8-weights'.
         path: of the package, a folder that must not exist.
-        precision: 'float32', 'float16', 'int8' (weights and activations), 'int8-weights'.
+        precision: 'float32', 'float16', 'int8' (weights and activations), 'mixed' (int8 and float layers),
+            'int8-weights'.
         sizes: (height, width) of LR pictures, or 'any'; None is any where the network allows it, else 64x64. The Neural
             Engine wants them named.
         target: 'iOS17' (macOS 14) or 'iOS18' (macOS 15), the least system that can open it; None: iOS18 for sparse
@@ -67,6 +71,11 @@ def export_coreml(
         if value not in known:
             names = ", ".join(one for one in known if one)
             raise BadInput(f"expected {option} out of {names}, found {value!r}: choose one.")
+    if student.quantization and precision in INTEGER and "int16" in student.quantization.arithmetic.values():
+        raise BadInput(
+            "expected int8 and float layers for Core ML, found int16 ones, which its `quantize` does not have: export this "
+            "student to TFLite or ONNX, or quantize it with --int16_cost 1000."
+        )
     metadata = describe(
         student, precision, layout="NCHW", producers=PRODUCERS, pixels="uint8", pictures=True,
         sizes=sizes_of(student, sizes),
@@ -162,7 +171,7 @@ def main(
 
     Args:
         student: student.pt, float or int8.
-        precision: float32, float16, int8 or int8-weights; left out, that of the student.
+        precision: float32, float16, int8, mixed or int8-weights; left out, that of the student.
         out: the .mlpackage to write; left out, the student's name with the precision, beside it.
         size: 'any', or sizes of the LR picture as HEIGHTxWIDTH, several with commas between them; left out, any where
             the network allows it, else 64x64. The Neural Engine wants sizes that are named.

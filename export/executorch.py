@@ -24,6 +24,8 @@ from export.pte import METADATA, PteMethod, method_names, read_pte
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8")
 REASONS: Mapping[str, str] = {
     "int8-weights": "XNNPACK's convolutions take float weights for float values, and int8 ones for int8 values",
+    "int16x8": "XNNPACK has no 16-bit integers",
+    "mixed": "XNNPACK has no 16-bit integers, and float layers among int8 ones are not lowered yet; export to TFLite or ONNX",
     "int8-dynamic": "ExecuTorch hands XNNPACK linear layers of dynamic range, but no convolutions",
 }
 PRODUCERS = ("torch", "executorch")

@@ -14,12 +14,12 @@ from compress.deploy import Conv, DeployGraph
 from compress.errors import BadInput
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.dynamic import DynamicStudent
-from compress.quantization.integer import IntegerStudent
+from compress.quantization.equalization import equalized
 from compress.quantization.ptq import quantize_student
 from compress.quantization.scheme import PIXELS, Quantization
-from export.metadata import Image, Layout, Metadata, PixelType, Precision, Sizes
+from export.metadata import INTEGER, Image, Layout, Metadata, PixelType, Precision, Sizes
 
-QUANTIZED: tuple[Precision, ...] = ("int8", "int8-weights", "int8-dynamic")
+QUANTIZED: tuple[Precision, ...] = (*INTEGER, "int8-weights", "int8-dynamic")
 """Precisions whose integers are those of an int8 student."""
 FIXED_SIZE = [64, 64]
 """(height, width) of the LR image where a network takes one size only and none was asked for."""
@@ -93,16 +93,22 @@ def take_order(
     student = load_student(path)
     if sparse:
         check_masks(student)
-    chosen: Precision = precision or ("int8" if student.quantization else "float32")
+    chosen: Precision = precision or (student.quantization.precision if student.quantization else "float32")
     if chosen not in known:
         advice = (reasons or {}).get(chosen, "choose one")
         raise BadInput(f"expected a precision out of {', '.join(known)} for {suffix}, found {chosen!r}: {advice}.")
     refuse_integers(student, chosen)
-    target = out or path.with_name(f"{path.stem.removesuffix('_int8')}_{chosen}{suffix}")
+    if student.quantization:
+        check_precision(student.quantization, chosen)
+    elif chosen == "mixed":
+        raise BadInput(
+            f"expected a student with a mix of arithmetics for 'mixed', found a float one in {path}: make it with "
+            "`python -m compress.quantization --budget 0.05`."
+        )
+    target = out or path.with_name(f"{_bare(path.stem)}_{chosen}{suffix}")
     if target.suffix != suffix:
         raise BadInput(f"expected --out to end in {suffix}, found {target}: rename it.")
-    stem = target.stem.removesuffix(f"_{chosen}").removesuffix("_int8")
-    quantized = target.with_name(f"{stem}_int8.pt")
+    quantized = target.with_name(f"{_bare(target.stem.removesuffix(f'_{chosen}'))}_{_storage(chosen)}.pt")
     quantizes = chosen in QUANTIZED and student.quantization is None
     for file in (target, quantized) if quantizes else (target,):
         if file.exists() and not force:
@@ -110,19 +116,43 @@ def take_order(
                 f"expected a new file, found that {file} exists: give another --out, or --force to replace it."
             )
     if quantizes:
-        student = _quantized(student, path, calibration, quantized)
+        student = _quantized(student, path, calibration, quantized, chosen)
     return Order(student, chosen, target)
 
 
-def _quantized(student: Student, path: Path, calibration: str | None, target: Path) -> Student:
+def check_precision(quantization: Quantization, precision: Precision) -> None:
+    """Raises BadInput where a student's arithmetic is not that of the file that is asked for."""
+    if precision in INTEGER and precision != quantization.precision:
+        raise BadInput(
+            f"expected a student whose arithmetic is {precision}, found one that is {quantization.precision}: leave the "
+            "precision out, or quantize the float student anew."
+        )
+
+
+def _bare(stem: str) -> str:
+    """A student's name without the precision of its integers."""
+    for precision in INTEGER:
+        stem = stem.removesuffix(f"_{precision}")
+    return stem
+
+
+def _storage(precision: Precision) -> str:
+    return "int16x8" if precision == "int16x8" else "int8"
+
+
+def _quantized(student: Student, path: Path, calibration: str | None, target: Path, precision: Precision) -> Student:
     if calibration is None:
         raise BadInput(
             f"expected photographs to calibrate {path} on, found none: add --calibration FOLDER with 100 or more "
             "photographs like those the app will see, or --calibration skimage to try it out."
         )
-    quantized = quantize_student(student, calibration_crops(calibration, student.scale))
+    quantized = quantize_student(
+        student,
+        calibration_crops(calibration, student.scale),
+        arithmetic="int16" if precision == "int16x8" else "int8",
+    )
     quantized = dataclasses.replace(quantized, file_hash=save_student(quantized, target))
-    print(f"wrote {target}: the int8 student that the file is checked against")
+    print(f"wrote {target}: the {_storage(precision)} student that the file is checked against")
     return quantized
 
 
@@ -189,12 +219,13 @@ def check_masks(student: Student) -> None:
 def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantization | None]:
     """The deploy graph to write, and the integers and scales to write with it.
 
-    int8: both. int8-weights and int8-dynamic: the scales of the weights are to be used, those of the activations are
-    not; the graph's weights are the real values of the integers, its biases the float ones. Otherwise there is no
-    quantization.
+    Precisions of `INTEGER`: both. int8-weights and int8-dynamic: the scales of the weights are to be used, those of the
+    activations are not; the graph's weights are the real values of the integers, its biases the float ones. Otherwise
+    there is no quantization.
 
     Raises:
-        BadInput: an architecture that does not fit the deploy graph, or a float student for integers.
+        BadInput: an architecture that does not fit the deploy graph, a float student for integers, or one of another
+            arithmetic.
     """
     refuse_integers(student, precision)
     graph = student.deploy()
@@ -205,7 +236,9 @@ def parts(student: Student, precision: Precision) -> tuple[DeployGraph, Quantiza
             "expected an int8 student, found a float one: calibrate it with --calibration FOLDER, or quantize it with "
             "`python -m compress.quantization`."
         )
-    if precision != "int8":
+    check_precision(student.quantization, precision)
+    graph = equalized(graph, student.quantization.equalization)
+    if precision not in INTEGER:
         for name, operator, _ in graph.steps():
             if isinstance(operator, Conv):
                 layer = student.quantization.layers[name]
@@ -222,10 +255,10 @@ def reference_network(student: Student, precision: Precision) -> nn.Module:
     if precision not in QUANTIZED:
         return student.network()
     graph, quantization = parts(student, precision)
-    if quantization is None or precision == "int8-weights":
-        return graph.eval()
-    kind = DynamicStudent if precision == "int8-dynamic" else IntegerStudent
-    return kind(graph, quantization).eval()
+    if precision in INTEGER:
+        return student.reference()
+    assert quantization is not None
+    return DynamicStudent(graph, quantization).eval() if precision == "int8-dynamic" else graph.eval()
 
 
 def describe(
@@ -238,7 +271,7 @@ def describe(
     pictures: bool = False,
     sizes: Sizes = "any",
 ) -> Metadata:
-    """The metadata of a file that takes pixels of type `pixels` in the precision 'int8', and float32 ones else.
+    """The metadata of a file that takes pixels of type `pixels` in a precision of `INTEGER`, and float32 ones else.
 
     Args:
         layout: of the images.
@@ -253,7 +286,7 @@ def describe(
     if student.file_hash is None:
         raise BadInput("expected a student that was saved, found one without a file: save it with save_student first.")
     image = Image("float32", layout)
-    if pixels != "float32" and (precision == "int8" or pictures):
+    if pixels != "float32" and (precision in INTEGER or pictures):
         image = Image(pixels, layout, scale=PIXELS.scale, zero_point=PIXELS.zero_point if pixels == "int8" else 0)
     return Metadata(
         architecture=student.architecture,

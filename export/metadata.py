@@ -14,7 +14,9 @@ from typing import Any, Literal
 from compress.errors import BadInput
 from compress.files import sha256
 
-Precision = Literal["float32", "float16", "int8", "int8-weights", "int8-dynamic"]
+Precision = Literal["float32", "float16", "int8", "int16x8", "mixed", "int8-weights", "int8-dynamic"]
+INTEGER: tuple[Precision, ...] = ("int8", "int16x8", "mixed")
+"""Precisions of files that compute what an int8 student computes, with its own scales, from pixels to pixels."""
 PixelType = Literal["float32", "uint8", "int8"]
 Layout = Literal["NHWC", "NCHW"]
 Sizes = Literal["any"] | list[list[int]]
@@ -46,8 +48,9 @@ class Metadata:
 
     Attributes:
         architecture, scale: of the student.
-        precision: of weights and activations; 'float16' and 'int8-weights' of the weights alone; 'int8-dynamic' has
-            int8 weights, and activations whose scale is that of every single image.
+        precision: of weights and activations; 'float16' and 'int8-weights' of the weights alone. 'int16x8' has int8
+            weights and 16-bit values, 'mixed' int8, int16 and float layers; their images are pixels as in 'int8'.
+            'int8-dynamic' has int8 weights, and activations whose scale is that of every single image.
         value_range: of real-valued pixels.
         input, output: the LR image and the SR image.
         receptive_radius: LR pixels that a tile must overlap its neighbours by; None if no overlap is exact.

@@ -28,6 +28,8 @@ from export.metadata import Precision, Sizes, read_ncnn
 KNOWN: tuple[Precision, ...] = ("float32", "float16")
 REASONS: Mapping[str, str] = {
     "int8": "ncnn makes its own int8 scales, of another kind than the student's",
+    "int16x8": "ncnn has no 16-bit integers",
+    "mixed": "ncnn makes its own int8 scales, of another kind than the student's",
     "int8-weights": "ncnn's int8 weights come with int8 values",
     "int8-dynamic": "ncnn has no activations of dynamic range",
 }

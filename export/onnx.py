@@ -19,7 +19,7 @@ from export.sparse.masked import masked_steps
 from export.sparse.onnx import sparsified
 from export.sparse.report import compare, print_comparisons
 
-KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-weights")
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int16x8", "mixed", "int8-weights")
 REASONS: Mapping[str, str] = {
     "int8-dynamic": "only TFLite has convolutions of dynamic range on phones, so ask for int8-weights"
 }
@@ -36,7 +36,8 @@ def export_onnx(
         student: saved or loaded, so that its file's hash is known; an int8 one for 'int8' and 'int8-weights'.
         path: of the file.
         precision: 'float32'; 'float16' (weights and arithmetic; images stay float32); 'int8' (QDQ: weights int8,
-            values and images uint8, the student's integers plus 128); 'int8-weights' (arithmetic stays float32).
+            values and images uint8, the student's integers plus 128); 'int16x8' and 'mixed' (the same for students of
+            that arithmetic; int16 values need opset 21); 'int8-weights' (arithmetic stays float32).
         sizes: (height, width) of LR images; one is baked in, for one image. None is any number of images of any size,
             where the network allows it, and else 64x64.
         sparse: store masked weights as sparse initializers, which is often larger; see `export.sparse.onnx`.
@@ -125,7 +126,7 @@ def main(
 
     Args:
         student: student.pt, float or int8.
-        precision: float32, float16, int8 or int8-weights; left out, that of the student.
+        precision: float32, float16, int8, int16x8, mixed or int8-weights; left out, that of the student.
         out: the .onnx to write; left out, the student's name with the precision, beside it.
         size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
             network allows it, else 64x64. One size is baked in, which NPUs ask for.

@@ -30,16 +30,18 @@ from export.exporting import (
     take_order,
 )
 from export.flatbuffer import parse, serialize, set_image_type, set_integer_weights
-from export.metadata import ENTRY, Metadata, PixelType, Precision, Sizes
+from export.metadata import ENTRY, INTEGER, Metadata, PixelType, Precision, Sizes
+from export.price import price
 from export.sparse.report import compare, print_comparisons
 from export.sparse.tflite import check_tensorflow, sparsified
 
-KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int8-dynamic")
+KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8", "int16x8", "mixed", "int8-dynamic")
 SPARSE: tuple[Precision, ...] = ("float32", "float16", "int8")
 REASONS: Mapping[str, str] = {
     "int8-weights": "TFLite computes int8 weights on activations of dynamic range, so ask for int8-dynamic"
 }
 PRODUCERS = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+WRITTEN_BY_US = ("torch", "ai-edge-litert")  # int16x8 and mixed
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def export_tflite(
             exported from the float weights.
         path: of the file. What the converter prints goes to a .log beside it.
         precision: 'float32'; 'float16' (weights; images and arithmetic stay float32 unless the phone chooses
-            otherwise); 'int8' (weights, activations, and images: pixel - 128); 'int8-dynamic' (weights; what enters a
-            convolution is quantized by its own extremes while it runs, the rest stays float32).
+            otherwise); 'int8' (weights, activations, and images: pixel - 128); 'int16x8' (the same with 16-bit
+            activations; images stay int8) and 'mixed', for students of that arithmetic; 'int8-dynamic' (weights; what
+            enters a convolution is quantized by its own extremes while it runs, the rest stays float32).
         sizes: (height, width) of LR images; the file is opened with the first. None is any size, opened with 64x64,
             where the network allows it, and else 64x64 alone.
-        images: 'int8', 'uint8' or 'float32' at both ends of an int8 file; None is int8, without any conversion.
+        images: 'int8', 'uint8' or 'float32' at both ends of a file of integers; None is int8, without any conversion.
         sparse: encode weights of which at least 30 % is zero as sparse; see `export.sparse.tflite`.
 
     Raises:
@@ -82,11 +85,12 @@ def export_tflite(
         refuse_sparse(precision)
         check_tensorflow()
     path = Path(path)
-    if images not in (None, "float32") and precision != "int8":
+    if images not in (None, "float32") and precision not in INTEGER:
         raise BadInput(f"expected float32 images of a {precision} file, found {images}: only int8 files take integers.")
     shown: PixelType = images or "int8"
+    producers = WRITTEN_BY_US if precision in ("int16x8", "mixed") else PRODUCERS
     metadata = describe(
-        student, precision, layout="NHWC", producers=PRODUCERS, pixels=shown, sizes=sizes_of(student, sizes)
+        student, precision, layout="NHWC", producers=producers, pixels=shown, sizes=sizes_of(student, sizes)
     )
     if student.has_graph:
         parts(student, precision)  # refuses before any work is done
@@ -100,7 +104,7 @@ def export_tflite(
         if sparse:
             model = parse(sparsified(serialize(model)))
         _rename(model, student.deploy() if student.has_graph else None)
-        if precision == "int8" and shown != "int8":
+        if precision in INTEGER and shown != "int8":
             set_image_type(model, shown)
         _add_metadata(model, metadata)
         content = serialize(model)
@@ -122,17 +126,23 @@ def refuse_sparse(precision: Precision) -> None:
     if precision not in SPARSE:
         raise BadInput(
             f"expected a precision out of {', '.join(SPARSE)} for a sparse .tflite, found {precision}: leave --sparse out, "
-            "for XNNPACK refuses convolutions of dynamic range whose weights were sparse."
+            "for XNNPACK refuses convolutions of dynamic range whose weights were sparse, and 16-bit files are written dense."
         )
 
 
 def _converted(student: Student, precision: Precision, sizes: Sizes) -> bytes:
-    """The flatbuffer as the converter writes it."""
+    """The flatbuffer as the converter writes it, or we do."""
     if not student.has_graph:
         from export.lowering.tflite_fixed import tflite_fixed
 
         return _convert(tflite_fixed(student.fixed(*_example(sizes))), precision, sizes)
     graph, quantization = parts(student, precision)
+    if precision in ("int16x8", "mixed"):
+        from export.lowering.tflite_mixed import mixed_tflite
+
+        assert quantization is not None
+        height, width = _example(sizes)
+        return mixed_tflite(graph, quantization, (height, width))
     from export.lowering.tflite import TfliteGraph
 
     integers = quantization if precision == "int8" else None
@@ -227,7 +237,8 @@ def main(
 
     Args:
         student: student.pt, float or int8.
-        precision: float32, float16, int8 or int8-dynamic (int8 weights, activations of dynamic range); left out, that of
+        precision: float32, float16, int8, int16x8 (16-bit values: exact, and slow on CPUs), mixed, or int8-dynamic (int8
+            weights, activations of dynamic range); left out, that of
             the student.
         out: the .tflite to write; left out, the student's name with the precision, beside it.
         size: 'any', or sizes of the LR image as HEIGHTxWIDTH, several with commas between them; left out, any where the
@@ -249,10 +260,12 @@ def main(
     write = functools.partial(export_tflite, order.student, precision=order.precision, sizes=sizes, images=images)
     written = write(order.target, sparse=sparse)
     audit = written.audit
-    floats = f", {len(audit.float_operators)} float operators" if order.precision == "int8" else ""
+    floats = f", {len(audit.float_operators)} float operators" if order.precision in INTEGER else ""
     print(f"{written.summary()}; {audit.partitions} XNNPACK partition{floats}")
     if has_masks(order.student):
         print_comparisons([compare(order.student, written, write, sparse=sparse)])
+    if order.precision in ("int16x8", "mixed"):
+        print(price(order.student, written.path))
     print(f"check it: python -m runtime.parity STUDENT.pt {written.path}")
 
 

@@ -17,7 +17,8 @@ from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, Benchmark, open_benchmark
 from compress.errors import BadInput
 from compress.progress import progress
-from export.exporting import QUANTIZED, reference_network
+from export.exporting import QUANTIZED, check_precision, reference_network
+from export.metadata import INTEGER
 from runtime.crops import common_size, crops
 from runtime.engines import open_model
 from runtime.engines.base import Engine, Raw, to_pixels, to_real
@@ -65,7 +66,7 @@ def check(
     float_engine = PytorchEngine(floats, threads=threads)
     references = {"float32": float_engine, "float16": float_engine}
     for precision in {engine.metadata.precision for engine in engines} - set(references):
-        owner = student if precision == "int8" else floats
+        owner = student if precision in INTEGER else floats
         references[precision] = PytorchEngine(owner, threads=threads, network=reference_network(student, precision))
     size = common_size(engines)
     tallies = [_Tally() for _ in engines]
@@ -150,6 +151,8 @@ def _check_fits(engine: Engine, student: Student) -> None:
             f"expected the int8 student of the int8 file {engine.path}, found a float student: give the int8 "
             "student.pt that the export wrote beside the file."
         )
+    if student.quantization:
+        check_precision(student.quantization, engine.metadata.precision)
 
 
 def _failures(result: FileParity, student: Student, limits: Limits) -> list[str]:
@@ -163,7 +166,7 @@ def _failures(result: FileParity, student: Student, limits: Limits) -> list[str]
             f"stale: made from another student ({metadata.student_sha256[:12]}, the one given is "
             f"{str(student.file_hash)[:12]}): export it again"
         )
-    if metadata.precision == "int8":
+    if metadata.precision in INTEGER:
         most = limits.int8_real_lsb if result.description.engine == "coreml" else limits.int8_lsb
         if not agreement.max_lsb <= most:
             failures.append(f"largest difference {agreement.max_lsb:.2f} LSB, limit {most:g} LSB")

@@ -12,6 +12,7 @@ import numpy as np
 from compress.errors import BadInput
 from compress.files import write_text
 from compress.logbook import most_detailed
+from export.metadata import INTEGER
 from runtime.engines.base import Image
 from runtime.figures import Curve, data_uri, difference, heat_legend, heat_map, plot
 from runtime.verdict import HEADINGS, MEBIBYTE, FileParity, ParityReport, table_rows
@@ -127,12 +128,12 @@ def _plots(curves: Sequence[Curve]) -> list[tuple[str, str]]:
 
 def _tiles(parity: ParityReport) -> list[tuple[str, str]]:
     """The few figures that matter, of the smallest int8 file, or else of the smallest file: (figure, meaning)."""
-    integer = [file for file in parity.files if file.description.precision == "int8"]
+    integer = [file for file in parity.files if file.description.precision in INTEGER]
     best = min(integer or parity.files, key=lambda file: file.file_bytes)
     largest = max(parity.files, key=lambda file: file.file_bytes)
     tiles = [(f"{best.file_bytes / 1000:.0f} kB", f"{best.name} on disk{_ratio(largest, best)}")]
     agreement = best.agreement
-    if best.description.precision == "int8":
+    if best.description.precision in INTEGER:
         tiles.append(
             (f"{agreement.max_lsb:.0f} LSB", f"largest difference to PyTorch; {agreement.identical:.2%} identical")
         )

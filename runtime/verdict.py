@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from export.metadata import INTEGER
 from runtime.engines.base import Description
 from runtime.latency import Latency
 
@@ -123,7 +124,7 @@ class FileParity:
         if self.failures:
             return f"{self.name}: FAIL  {'; '.join(self.failures)}"
         a = self.agreement
-        if self.description.precision == "int8":
+        if self.description.precision in INTEGER:
             figures = f"max {a.max_lsb:.0f} LSB, {100 * a.identical:.2f}% identical"
         else:
             same = "identical" if a.psnr == math.inf else f"{a.psnr:.1f} dB"

@@ -11,7 +11,7 @@ from compress.errors import BadInput
 from compress.pruning.masks import Masks
 from compress.quantization.calibration import CROPS, calibration_crops
 from compress.quantization.observers import RangeRule
-from compress.quantization.ptq import activation_scales
+from compress.quantization.scales import activation_scales
 from compress.quantization.trainable import FakeQuantized
 from compress.technique import Technique
 

@@ -12,7 +12,7 @@ from compress.models.taps import thirds
 from compress.quantization.fake import LearnedScale, fake_quantize, round_through
 from compress.quantization.integer import add, prelu, quantize
 from compress.quantization.layers import layers_of
-from compress.quantization.ptq import MOVES, channel_scales, integer_weights, scale_owners
+from compress.quantization.scales import MOVES, channel_scales, integer_weights, scale_owners
 from compress.quantization.scheme import HIGH, LOW, PIXELS, WEIGHT_LIMIT, ActivationScale, Quantization
 
 

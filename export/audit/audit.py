@@ -11,7 +11,7 @@ from export.audit.delegates import LISTS, NAMES
 from export.audit.folding import folded
 from export.audit.graphs import kind_of
 from export.audit.weights import weights_of
-from export.metadata import Metadata
+from export.metadata import INTEGER, Metadata
 
 CONVERTING = {
     "int8": [],
@@ -102,16 +102,17 @@ class Audit:
     def faults(self, precision: str, images: str = "int8") -> list[str]:
         """Why the .tflite is not what a file of that precision, with such images if it is int8, should be; empty when it is."""
         faults = []
-        converting = CONVERTING[images] if precision == "int8" else []
-        if precision == "int8":
+        mixed = precision in ("int16x8", "mixed")  # of kernels that XNNPACK has and has not, by design
+        converting = CONVERTING[images] if precision in INTEGER else []
+        if precision in INTEGER and not mixed:
             floats = [one for one in self.float_operators if one not in converting]
             if floats:
                 faults.append(f"{len(floats)} float operators, first {floats[0]}")
-        wanted = images.upper() if precision == "int8" else "FLOAT32"
+        wanted = images.upper() if precision in INTEGER else "FLOAT32"
         if (self.input_type, self.output_type) != (wanted, wanted):
             faults.append(f"images of type {self.input_type} and {self.output_type} instead of {wanted}")
         outside = [kind_of(one) for one in self.outside_layers if one not in converting]
-        if self.partitions != 1 or outside:
+        if not mixed and (self.partitions != 1 or outside):
             faults.append(f"{self.partitions} XNNPACK partitions with {', '.join(outside) or 'nothing'} outside")
         if self.largest_rank > 4:
             faults.append(f"a tensor of rank {self.largest_rank}")

@@ -2,7 +2,8 @@
 
 Images are 8-bit pictures on both sides: their scale 1/255 is part of the file, and the last two operators multiply by
 255 and round, so that no runtime has to. In int8 every value is followed by `quantize` and `dequantize` with the
-student's own scales, and weights are `constexpr` integers: what coremltools' own W8A8 models consist of.
+student's own scales, and weights are `constexpr` integers: what coremltools' own W8A8 models consist of. Float layers
+of a mix have neither.
 """
 
 from collections.abc import Callable, Collection
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
 from compress.quantization.scheme import ActivationScale, Quantization
-from export.metadata import Precision, Sizes
+from export.metadata import INTEGER, Precision, Sizes
 from export.sparse.coreml import sparse_weight
 
 Target = Literal["iOS17", "iOS18"]
@@ -93,15 +94,16 @@ class _Steps:
         sparse: Collection[str],
     ):
         self.graph, self.quantization, self.target, self.sparse = graph, quantization, target, sparse
-        self.rounds = precision == "int8"
+        self.rounds = precision in INTEGER
 
     def image(self, lr: Any) -> Any:
         values = {INPUT: self._rounded(INPUT, lr)}
         for name, operator, inputs in self.graph.steps():
-            value = self._computed(name, operator, [values[i] for i in inputs])
+            value = self._computed(name, operator, [self._read(i, values[i], name) for i in inputs])
             moved = isinstance(operator, (Repeat, DepthToSpace))  # moves values only: same scale
             values[name] = value if moved else self._rounded(name, value)
-        pixels = mb.mul(x=values[self.graph.output], y=np.float32(255), name=f"{OUTPUT}_pixels")
+        sr = self._read(self.graph.output, values[self.graph.output], "images")
+        pixels = mb.mul(x=sr, y=np.float32(255), name=f"{OUTPUT}_pixels")
         return mb.round(x=pixels, name=OUTPUT)
 
     def _computed(self, name: str, operator: nn.Module, x: list[Any]) -> Any:
@@ -133,7 +135,7 @@ class _Steps:
 
     def _weight(self, name: str, operator: Conv) -> Any:
         called, packed = f"{name}_weight", self.target == "iOS17"
-        if self.quantization is None:
+        if self.quantization is None or (self.rounds and self.quantization.of(name) == "float"):
             weight = _array(operator.weight, np.float32)
             return sparse_weight(weight, None, packed=packed, name=called) if name in self.sparse else weight
         layer = self.quantization.layers[name]
@@ -147,19 +149,29 @@ class _Steps:
         return mb.constexpr_blockwise_shift_scale(data=integers, scale=scale[:, None, None, None], name=called)
 
     def _bias(self, name: str, operator: Conv) -> NDArray[np.generic]:
-        if self.quantization is None or not self.rounds:
+        if self.quantization is None or not self.rounds or self.quantization.of(name) == "float":
             return _array(operator.bias, np.float32)
         layer = self.quantization.layers[name]
         given = self.quantization.activations[self.graph.inputs[name][0]].scale
         return _array(layer.bias.double() * layer.scale.double() * given, np.float32)
 
     def _rounded(self, name: str, value: Any) -> Any:
-        if not self.rounds:
+        if not self.rounds or (self.quantization and self.quantization.of(name) == "float"):
             return value
+        return self._quantized(name, name, value)
+
+    def _read(self, name: str, value: Any, reader: str) -> Any:
+        """A value as a step reads it: what a float step made is rounded for an int8 one."""
+        if not self.rounds or not self.quantization or self.quantization.of(name) == "int8":
+            return value
+        reads_float = self.quantization.of(reader) == "float"
+        return value if reads_float else self._quantized(name, f"{name}_for_{reader}", value)
+
+    def _quantized(self, name: str, called: str, value: Any) -> Any:
         assert self.quantization is not None
         grid = _grid(self.quantization.activations[name])
-        integers = mb.quantize(input=value, output_dtype="int8", name=f"{name}_int8", **grid)
-        return mb.dequantize(input=integers, name=f"{name}_dequantized", **grid)
+        integers = mb.quantize(input=value, output_dtype="int8", name=f"{called}_int8", **grid)
+        return mb.dequantize(input=integers, name=f"{called}_dequantized", **grid)
 
 
 def _grid(scale: ActivationScale) -> dict[str, Any]:

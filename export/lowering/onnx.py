@@ -3,7 +3,8 @@
 In int8 a step stands between DequantizeLinear and QuantizeLinear, the form that ONNX Runtime, TensorRT, OpenVINO and
 QNN turn into integer kernels; steps that only move values work on the integers. Values are stored as uint8, integer and
 zero point of the student plus 128: the same arithmetic, for which ONNX Runtime has fast kernels everywhere (int8 ones
-are eight times slower on x86-64, or stay float). Tensors are NCHW; DepthToSpace has the mode DCR, which is the deploy
+are eight times slower on x86-64, or stay float). In a mix, values of int16 steps are int16 (opset 21), those of float steps
+real, and a reader of another arithmetic converts them. Tensors are NCHW; DepthToSpace has the mode DCR, which is the deploy
 graph's channel order.
 """
 
@@ -16,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.deploy import INPUT, Add, Clip, Conv, DeployGraph, DepthToSpace, PReLU, Repeat, Sigmoid
-from compress.quantization.scheme import LOW, ActivationScale, Quantization
-from export.metadata import Precision, Sizes
+from compress.quantization.scheme import LOW, Arithmetic, Quantization
+from export.metadata import INTEGER, Precision, Sizes
 
 OUTPUT = "sr"
 OPSET = 18
+OPSET_OF_INT16 = 21  # in QuantizeLinear and DequantizeLinear
 IR_VERSION = 10  # of the same time as the opset: runtimes refuse files of a newer one
 
 
@@ -29,7 +31,7 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """The model: "lr" (batch, 3, height, width) to "sr" (batch, 3, s*height, s*width).
 
-    int8: images are uint8 pixels. Otherwise they are float32 in [0, 1], in 'float16' too, where all between them
+    Of integers: images are uint8 pixels. Otherwise they are float32 in [0, 1], in 'float16' too, where all between them
     is float16.
 
     Args:
@@ -48,7 +50,7 @@ class _Writer:
         self.graph, self.quantization, self.precision = graph, quantization, precision
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.integers = precision == "int8"
+        self.integers = precision in INTEGER
         self.real = np.float16 if precision == "float16" else np.float32
 
     def model(self, fixed: list[int] | None) -> onnx.ModelProto:
@@ -59,14 +61,21 @@ class _Writer:
             values[name] = self._integer_step(name, operator, inputs, arguments) if self.integers else (
                 self._real_step(name, operator, arguments)
             )  # fmt: skip
-        self._name_output(self._cast(values[graph.output], f"{OUTPUT}_float", TensorProto.FLOAT))
+        sr = values[graph.output]
+        if self.quantization and self.integers:
+            sr = self._read(graph.output, sr, "int8", "images")
+        self._name_output(self._cast(sr, f"{OUTPUT}_float", TensorProto.FLOAT))
         shapes: list[list[int | str]] = [["batch", 3, "height", "width"]]
         shapes.append(["batch", 3, f"{graph.scale}*height", f"{graph.scale}*width"])
         if fixed:
             shapes = [[1, 3, *fixed], [1, 3, *(graph.scale * side for side in fixed)]]
         images = [helper.make_tensor_value_info(n, kind, s) for n, s in zip((INPUT, OUTPUT), shapes, strict=True)]
         made = helper.make_graph(self.nodes, "pocketsr", images[:1], images[1:], list(self.constants.values()))
-        return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        return helper.make_model(made, opset_imports=[helper.make_opsetid("", self._opset())], ir_version=IR_VERSION)
+
+    def _opset(self) -> int:
+        wide = self.integers and self.quantization and "int16" in self.quantization.arithmetic.values()
+        return OPSET_OF_INT16 if wide else OPSET
 
     def _real_step(self, name: str, operator: nn.Module, x: list[str]) -> str:
         if isinstance(operator, Conv):
@@ -76,18 +85,45 @@ class _Writer:
 
     def _integer_step(self, name: str, operator: nn.Module, inputs: tuple[str, ...], x: list[str]) -> str:
         assert self.quantization is not None
-        scales = self.quantization.activations
-        if isinstance(operator, (Repeat, DepthToSpace)):  # moves values only: same scale
+        kind = self.quantization.of(name)
+        if kind == "float":
+            return self._real_step(name, operator, [self._real(i, one, name) for i, one in zip(inputs, x, strict=True)])
+        x = [self._read(i, one, kind, name) for i, one in zip(inputs, x, strict=True)]
+        if isinstance(operator, (Repeat, DepthToSpace)) and kind == "int8":  # moves values only: same scale
             return self._plain(name, operator, x)
-        if isinstance(operator, Clip) and scales[name] == scales[inputs[0]]:
+        given, wanted = self.quantization.grid(inputs[0], kind), self.quantization.grid(name, kind)
+        if isinstance(operator, Clip) and kind == "int8" and given == wanted:
             return x[0]  # 8 bits of scale 1/255 cannot leave [0, 1]
-        real = [self._dequantized(value, scales[i], name) for value, i in zip(x, inputs, strict=True)]
+        real = [self._dequantized(i, one, kind, name) for i, one in zip(inputs, x, strict=True)]
         if isinstance(operator, Conv):
-            parts = [self._weight(name, operator), self._integer_bias(name, scales[inputs[0]])]
+            parts = [self._weight(name, operator), self._integer_bias(name, inputs[0])]
             made = self._conv(f"{name}_real", operator, [*real, *parts])
         else:
             made = self._plain(f"{name}_real", operator, real)
-        return self._node("QuantizeLinear", name, [made, *self._grid(name, scales[name])])
+        return self._node("QuantizeLinear", name, [made, *self._grid(name, kind)])
+
+    def _real(self, value: str, x: str, reader: str) -> str:
+        """A value as a float step reads it."""
+        assert self.quantization is not None
+        own = self.quantization.of(value)
+        return x if own == "float" else self._dequantized(value, x, own, reader)
+
+    def _read(self, value: str, x: str, kind: Arithmetic, reader: str) -> str:
+        """A value as a step of that arithmetic reads it."""
+        assert self.quantization is not None
+        name = f"{value}_{kind}_for_{reader}"
+        if self.quantization.of(value) == kind or any(name in node.output for node in self.nodes):
+            return x if self.quantization.of(value) == kind else name
+        return self._node("QuantizeLinear", name, [self._shielded(value, x, name), *self._grid(value, kind)])
+
+    def _shielded(self, value: str, x: str, reader: str) -> str:
+        """The real value of another arithmetic. After a float step stands an operator that changes nothing: ONNX Runtime
+        makes int8 weights of its own for a float convolution right between DequantizeLinear and QuantizeLinear."""
+        real = self._real(value, x, reader)
+        if real != x:
+            return real
+        lowest = self._constant("lowest", np.array(np.finfo(np.float32).min, np.float32))
+        return self._node("Max", f"{reader}_real", [real, lowest])
 
     def _conv(self, name: str, operator: Conv, inputs: list[str]) -> str:
         side, padding = operator.weight.shape[-1], operator.padding
@@ -115,7 +151,7 @@ class _Writer:
         raise TypeError(f"no ONNX form of {type(operator).__name__}")
 
     def _weight(self, name: str, operator: Conv) -> str:
-        if self.quantization is None:
+        if self.quantization is None or (self.integers and self.quantization.of(name) == "float"):
             return self._constant(f"{name}_weight", _array(operator.weight, self.real))
         layer = self.quantization.layers[name]
         stored = self._constant(f"{name}_weight_int8", _array(layer.weight, np.int8))
@@ -123,24 +159,27 @@ class _Writer:
         zero = self._constant(f"{name}_weight_zero", np.zeros(len(layer.scale), np.int8))
         return self._node("DequantizeLinear", f"{name}_weight", [stored, scale, zero], axis=0)
 
-    def _integer_bias(self, name: str, given: ActivationScale) -> str:
+    def _integer_bias(self, name: str, given: str) -> str:
         assert self.quantization is not None
-        layer = self.quantization.layers[name]
+        layer, unit = self.quantization.layers[name], self.quantization.activations[given].scale
         stored = self._constant(f"{name}_bias_int32", _array(layer.bias, np.int32))
-        scale = self._constant(f"{name}_bias_scale", _array(layer.scale * given.scale, np.float32))
+        scale = self._constant(f"{name}_bias_scale", _array(layer.scale * unit, np.float32))
         return self._node("DequantizeLinear", f"{name}_bias", [stored, scale], axis=0)
 
-    def _dequantized(self, value: str, scale: ActivationScale, reader: str) -> str:
+    def _dequantized(self, value: str, x: str, kind: Arithmetic, reader: str) -> str:
         """The real values for one reader: a DequantizeLinear of its own, which fusions ask for."""
-        name = f"{value}_for_{reader}"
+        name = f"{x}_for_{reader}"
         if any(name in node.output for node in self.nodes):  # x + x
             return name
-        return self._node("DequantizeLinear", name, [value, *self._grid(value, scale)])
+        return self._node("DequantizeLinear", name, [x, *self._grid(value, kind)])
 
-    def _grid(self, name: str, scale: ActivationScale) -> list[str]:
+    def _grid(self, value: str, kind: Arithmetic) -> list[str]:
+        assert self.quantization is not None
+        scale, prefix = self.quantization.grid(value, kind), value if kind == "int8" else f"{value}_{kind}"
+        zero = np.array(scale.zero_point - LOW, np.uint8) if kind == "int8" else np.array(0, np.int16)
         return [
-            self._constant(f"{name}_scale", np.array(scale.scale, np.float32)),
-            self._constant(f"{name}_zero", np.array(scale.zero_point - LOW, np.uint8)),
+            self._constant(f"{prefix}_scale", np.array(scale.scale, np.float32)),
+            self._constant(f"{prefix}_zero", zero),
         ]
 
     def _cast(self, value: str, name: str, to: int) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import BadInput
+from export.metadata import INTEGER, Metadata
 from export.metadata import Image as ImageSpec
-from export.metadata import Metadata
 
 Image = NDArray[np.uint8]
 Raw = NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]
@@ -186,7 +186,7 @@ def to_real(raw: Raw) -> NDArray[np.float64]:
 
 def check_metadata(metadata: Metadata, path: Path) -> None:
     """Raises BadInput for metadata that contradicts itself or that no engine here can honour."""
-    wanted = ("float32", *(ZERO_POINTS if metadata.precision == "int8" else ("uint8",)))
+    wanted = ("float32", *(ZERO_POINTS if metadata.precision in INTEGER else ("uint8",)))
     for name, spec in (("input", metadata.input), ("output", metadata.output)):
         if spec.dtype not in wanted or spec.color != "RGB":
             raise BadInput(

@@ -9,8 +9,8 @@ import torch
 
 from compress.checkpoint import VALUE_RANGE, Student, load_student
 from compress.quantization.scheme import PIXELS
+from export.metadata import INTEGER, Metadata
 from export.metadata import Image as ImageSpec
-from export.metadata import Metadata
 from runtime.engines.base import Delegate, Description, Engine, Image, Raw, from_pixels
 
 REAL = ImageSpec(dtype="float32", layout="NCHW")
@@ -69,7 +69,7 @@ class PytorchEngine(Engine):
     def read(self) -> Raw:
         assert self._sr is not None, "run comes first"
         sr = np.ascontiguousarray(self._sr[0].permute(1, 2, 0).numpy(), dtype=np.float32)
-        if self.metadata.precision == "int8":
+        if self.metadata.precision in INTEGER:
             return (np.rint(sr * 255) - 128).astype(np.int8)
         return sr
 
@@ -82,7 +82,7 @@ def metadata_of(student: Student) -> Metadata:
     return Metadata(
         architecture=student.architecture,
         scale=student.scale,
-        precision="int8" if integer else "float32",
+        precision=student.quantization.precision if student.quantization else "float32",
         value_range=VALUE_RANGE,
         input=image,
         output=image,

@@ -16,7 +16,9 @@ from compress.errors import BadInput
 from compress.models import build
 from compress.pruning.magnitude import MagnitudeConfig, prune_student
 from compress.quantization.calibration import calibration_crops
-from compress.quantization.ptq import quantize_student
+from compress.quantization.mix import layers
+from compress.quantization.ptq import Plan, Trial, finished, quantize_student
+from compress.quantization.scheme import Arithmetic
 from export.mlpackage import import_coremltools
 
 import_coremltools()  # before a test module imports it, and with it TensorFlow
@@ -36,6 +38,13 @@ FIXED: dict[str, tuple[str, dict[str, Any]]] = {
     "swinir": ("swinir", {"scale": 2, "depths": (2,), "dim": 12, "heads": 3, "window": 4}),
 }
 """Networks that do not fit the deploy graph, and ship for one image size."""
+KINDS: dict[str, list[Arithmetic]] = {
+    "int16x8": ["int16"],
+    "mixed": ["int16", "int8", "float", "int16", "float", "int8"],
+    "mixed_float": ["int8", "float", "float"],
+    "mixed_turned": ["float", "int16", "int8"],
+}
+"""Students of several arithmetics: those that their layers have, in turn."""
 SLOPES = (0.25, -0.3, 1.4, 0.0, 0.1)  # a learned slope can be any of these
 QUALITY = {"set": "Set5", "scale": 2, "images": 5, "psnr": 30.5, "ssim": 0.9, "lpips": None, "protocol": {"border": 4}}
 SIZES = [(16, 16), (19, 30)]
@@ -110,6 +119,29 @@ def masked_student(
             crops = calibration_crops(str(photographs), pruned.scale, count=16, side=32)
             save_student(quantize_student(load_student(path), crops), whole)
         return load_student(whole if precision.startswith("int8") else path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def student_of(
+    float_student: Callable[[str], Student], folder: Path, photographs: Path
+) -> Callable[[str, str], Student]:
+    """A student by name, with the arithmetics of `KINDS` given to its layers in turn."""
+    trials: dict[str, Trial] = {}
+
+    def make(name: str, kind: str) -> Student:
+        path = folder / f"{name}_{kind}_{len(KINDS)}.pt"
+        if not path.exists():
+            student = float_student(name)
+            if name not in trials:
+                crops = calibration_crops(str(photographs), student.scale, count=16, side=24)
+                trials[name] = Trial(student.deploy(), crops.crops)
+            trial, kinds = trials[name], KINDS[kind]
+            chosen = {layer.name: kinds[i % len(kinds)] for i, layer in enumerate(layers(trial.graph))}
+            plan = Plan(range="mse", equalization=True, bias_correction=True)
+            save_student(finished(student, trial.quantization(plan, chosen), {"crops": 16}), path)
+        return load_student(path)
 
     return make
 

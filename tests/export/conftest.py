@@ -1,5 +1,6 @@
 """Students of every kind of graph, float and int8, and what they compute, for the tests of all formats."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -134,13 +135,14 @@ def student_of(
         path = folder / f"{name}_{kind}_{len(KINDS)}.pt"
         if not path.exists():
             student = float_student(name)
+            crops = calibration_crops(str(photographs), student.scale, count=16, side=24)
             if name not in trials:
-                crops = calibration_crops(str(photographs), student.scale, count=16, side=24)
                 trials[name] = Trial(student.deploy(), crops.crops)
             trial, kinds = trials[name], KINDS[kind]
             chosen = {layer.name: kinds[i % len(kinds)] for i, layer in enumerate(layers(trial.graph))}
             plan = Plan(range="mse", equalization=True, bias_correction=True)
-            save_student(finished(student, trial.quantization(plan, chosen), {"crops": 16}), path)
+            calibration = {**dataclasses.asdict(plan), **crops.describe()}
+            save_student(finished(student, trial.quantization(plan, chosen), calibration), path)
         return load_student(path)
 
     return make

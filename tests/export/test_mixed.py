@@ -17,6 +17,7 @@ from compress.deploy import INPUT, Conv, DeployGraph
 from compress.errors import BadInput
 from compress.quantization.integer import IntegerStudent
 from compress.quantization.scheme import PIXELS, WIDE_PIXELS, IntegerWeights, Quantization
+from export.__main__ import main as export_everything
 from export.audit import audit_tflite, operator_name
 from export.coreml import export_coreml
 from export.exporting import parts
@@ -196,12 +197,24 @@ def test_the_command_calibrates_16_bits_and_says_what_they_cost(saved, photograp
     assert load_student(quantized).precision == "int16x8"
     price = next(line for line in done.stdout.splitlines() if line.startswith("price: "))
     assert float(price.split()[1]) > 0
-    assert "only reference kernels" in price
+    assert "XNNPACK has no 16-bit kernels" in price
     again = command("runtime.parity", quantized, saved.with_name("student_int16x8.tflite"), "--loss", "100")
     assert again.returncode == 0, again.stdout + again.stderr
     refusal = command("export.tflite", saved, "--precision", "mixed", "--calibration", photographs)
     assert refusal.returncode == 2
     assert "--budget" in refusal.stderr
+
+
+def test_all_formats_of_a_mixed_student_are_mixed_files(student_of, folder, tmp_path):
+    student_of("anchor_x3", "mixed")
+    source = next(folder.glob("anchor_x3_mixed_[0-9]*.pt"))
+    export_everything(source, out=tmp_path / "out", formats=["tflite", "onnx"], precisions=["int8"])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"student_mixed.tflite", "student_mixed.onnx", "golden.npz"} <= names
+    assert not any("student_int8." in name and not name.endswith(".pt") for name in names)
+    golden = np.load(tmp_path / "out" / "golden.npz")
+    found = open_model(tmp_path / "out" / "student_mixed.onnx").upscale(golden["lr"]).image
+    assert np.abs(found.astype(int) - golden["sr_mixed"]).max() <= 1
 
 
 def test_the_price_is_measured(student_of, tmp_path):

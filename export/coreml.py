@@ -123,7 +123,13 @@ def _move(made: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        shutil.copytree(made, part)
+        for file in sorted(made.rglob("*")):  # not copytree, whose errors hide what the system said
+            target = part / file.relative_to(made)
+            if file.is_dir():
+                target.mkdir(parents=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
         if path.exists():
             shutil.rmtree(path)
         part.rename(path)

@@ -42,7 +42,7 @@ def _steps_apart(path: Path, student: Student, pixels: NDArray[np.uint8]) -> NDA
 def test_a_tflite_file_computes_what_the_student_computes(student_of, photographs, tmp_path, name, kind):
     student = student_of(name, kind)
     assert student.precision == kind.partition("_")[0]
-    file = export_tflite(student, tmp_path / "s.tflite", student.precision, SIZES[0])
+    file = export_tflite(student, tmp_path / "s.tflite", student.precision)
     for size in SIZES:
         apart = _steps_apart(file.path, student, pixels_of(size, photographs))
         assert apart.max() <= 1

@@ -60,7 +60,7 @@ def test_cell(float_student, int8_student, student_of, photographs, tmp_path, na
     found = to_real(engine.upscale(pixels).raw)
     assert expected.std() > 0.01, "a flat output would prove nothing"
     if precision in INTEGER:
-        assert np.abs(found - expected).max() * 255 <= 1 + 1e-6
+        assert np.abs(found - expected).max() * 255 <= 1 + 1e-3
     else:
         rounding = 0.51 / 255 if kind == "coreml" else 0.0  # pictures
         assert np.abs(found - expected).max() <= FLOAT_TOLERANCE[precision] + rounding

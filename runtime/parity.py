@@ -28,6 +28,7 @@ from runtime.memory import NotLinux, peak_memory
 from runtime.verdict import Agreement, FileParity, Limits, ParityReport, SetLoss, print_report
 
 LSB = 1 / 255
+APART = 4  # 0, 1, 2, or more LSB
 
 
 def check(
@@ -117,22 +118,27 @@ class _Tally:
     """Counts differences image by image."""
 
     def __init__(self) -> None:
-        self.values = self.within = self.identical = 0
+        self.values = self.within = 0
+        self.apart = np.zeros(APART, np.int64)
         self.largest, self.worst = 0.0, math.inf
 
     def add(self, found: Raw, expected: Raw) -> None:
         difference = np.abs(to_real(found) - to_real(expected)) / LSB
         self.values += difference.size
         self.within += int(np.count_nonzero(difference <= 1 + 1e-6))
-        self.identical += int(np.count_nonzero(to_pixels(found) == to_pixels(expected)))
+        pixels = np.abs(to_pixels(found).astype(np.int16) - to_pixels(expected))
+        self.apart += np.bincount(np.minimum(pixels, APART - 1).ravel(), minlength=APART)
         self.largest = float(np.maximum(self.largest, difference.max()))  # keeps nan, unlike max()
         error = float(np.mean(difference**2))
         psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
         self.worst = float(np.minimum(self.worst, psnr))
 
     def agreement(self) -> Agreement:
-        within, identical = self.within / self.values, self.identical / self.values
-        return Agreement(max_lsb=self.largest, within=within, identical=identical, psnr=self.worst)
+        shares = tuple(float(count) / self.values for count in self.apart)
+        return Agreement(
+            max_lsb=self.largest, within=self.within / self.values, identical=shares[0], distribution=shares,
+            psnr=self.worst,
+        )  # fmt: skip
 
 
 def _set_loss(benchmark: Benchmark, student: list[float], file: list[float]) -> SetLoss:

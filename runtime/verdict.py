@@ -18,6 +18,7 @@ from runtime.latency import Latency
 
 MEBIBYTE = 2**20
 LOG_WIDTH = 140  # columns where there is no terminal to ask
+FILES_ABREAST = 8  # columns of files that a terminal can show
 HEADINGS = (
     "file",
     "precision",
@@ -25,6 +26,7 @@ HEADINGS = (
     "operators",
     "delegate",
     "to reference",
+    "0 / 1 / 2 / 3+ LSB",
     "loss",
     "median",
     "p90",
@@ -60,12 +62,14 @@ class Agreement:
         max_lsb: largest difference in steps of 1/255; nan if any value is not finite.
         within: share of values at most 1 LSB apart.
         identical: share of values that are the same uint8 pixel.
+        distribution: shares of pixels 0, 1, 2, and more LSB apart, after rounding.
         psnr: dB over R, G and B, before rounding, of the worst image; inf where all are equal.
     """
 
     max_lsb: float
     within: float
     identical: float
+    distribution: tuple[float, ...]
     psnr: float
 
 
@@ -167,7 +171,7 @@ def table_rows(report: ParityReport) -> list[tuple[str, ...]]:
     """Cells under `HEADINGS`: one row per file, then the float student in PyTorch."""
     rows = [_row(file) for file in report.files]
     timed = (f"{report.pytorch.median:.2f} ms", f"{report.pytorch.p90:.2f} ms")
-    return [*rows, ("student in PyTorch", "float32", "", "", "", "", "", *timed, "")]
+    return [*rows, ("student in PyTorch", "float32", *[""] * 6, *timed, "")]
 
 
 def _row(file: FileParity) -> tuple[str, ...]:
@@ -182,6 +186,7 @@ def _row(file: FileParity) -> tuple[str, ...]:
         str(sum(delegate.operators.values())),
         partitions + (f", {outside} outside" if outside and delegate.partitions else ""),
         "identical" if agreement.psnr == math.inf else f"{agreement.psnr:.1f} dB, max {agreement.max_lsb:.2g} LSB",
+        " / ".join(_percent(share) for share in agreement.distribution),
         f"{_tidy(file.loss)} dB",
         *([f"{file.latency.median:.2f} ms", f"{file.latency.p90:.2f} ms"] if file.latency else ["not run"] * 2),
         "not measured" if file.peak_bytes is None else f"{file.peak_bytes / MEBIBYTE:.1f} MiB",
@@ -193,9 +198,11 @@ def print_report(report: ParityReport) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=LOG_WIDTH)
-    names, *figures = zip(HEADINGS, *table_rows(report), strict=True)  # one column per file fits a terminal
-    table = Table(*(Column(name, overflow="fold") for name in names))
-    for row in figures:
+    rows = [HEADINGS, *table_rows(report)]
+    if len(rows) <= FILES_ABREAST:
+        rows = list(zip(*rows, strict=True))  # one column per file
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]))
+    for row in rows[1:]:
         table.add_row(*row)
     console.print(table)
     height, width = report.pytorch.lr_size
@@ -203,6 +210,13 @@ def print_report(report: ParityReport) -> None:
     console.print(f"latency and memory: LR image of {width}x{height} pixels, {threads} thread(s), on this machine")
     for file in report.files:
         console.print(Text(file.verdict(), style="bold green" if file.passed else "bold red"), soft_wrap=True)
+
+
+def _percent(share: float) -> str:
+    """Never 100 % or 0 % of what is not all or nothing."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    return "<0.01%" if share < 1e-4 else ">99.99%" if share > 0.9999 else f"{share:.2%}"
 
 
 def _tidy(decibel: float) -> str:

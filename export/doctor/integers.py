@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.checkpoint import Student
 from compress.deploy import INPUT, Conv, DeployGraph
 from compress.quantization.integer import dequantize, quantize
-from compress.quantization.ptq import activation_scales, channel_scales, scale_owners
+from compress.quantization.scales import activation_scales, channel_scales, scale_owners
 from compress.quantization.scheme import WEIGHT_LIMIT, ActivationScale
 from export.audit.findings import Finding
 

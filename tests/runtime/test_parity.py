@@ -47,6 +47,9 @@ def test_good_files_pass(tiny, benchmark_set):
     assert float_file.agreement.within == 1
     assert int8_file.agreement.max_lsb <= 1
     assert int8_file.agreement.identical > 0.999
+    assert int8_file.agreement.distribution[0] == int8_file.agreement.identical
+    for file in report.files:
+        assert sum(file.agreement.distribution) == pytest.approx(1)
     assert abs(float_file.loss) < 0.001
     assert int8_file.file_bytes == tiny.int8_tflite.stat().st_size
     assert int8_file.peak_bytes is None or 0 < int8_file.peak_bytes < float_file.peak_bytes

@@ -24,6 +24,10 @@ def logged(log: Path, doing: str) -> Iterator[None]:
         BadInput: the block raised anything else; the log then holds the converter's own message.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.touch()
+    except FileNotFoundError as error:  # of folders like /proc
+        raise BadInput(f"expected a folder that takes new files, found {log.parent}: give another --out.") from error
     with log.open("a", encoding="utf-8") as file:
         try:
             with _redirected((1, 2), file), warnings.catch_warnings():

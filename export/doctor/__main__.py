@@ -6,7 +6,6 @@ from pathlib import Path
 
 from compress.checkpoint import Student, load_student
 from compress.cli import command_line
-from compress.errors import BadInput
 from compress.files import write_text
 from compress.quantization.calibration import CalibrationCrops, calibration_crops
 from export.audit.findings import SEVERITIES, Finding
@@ -22,17 +21,16 @@ def diagnose(student: Student, crops: CalibrationCrops | None = None) -> list[Fi
         student: float or int8, of any architecture.
         crops: to measure what int8 costs the values; None leaves that out.
     """
-    try:
-        graph = student.deploy()
-    except BadInput:
-        unshippable = Finding(
-            "fault",
+    if not student.has_graph:
+        one_size = Finding(
+            "warning",
             "student",
-            f"the architecture {student.architecture!r} has no deploy form",
-            "it cannot be exported, in float or int8",
+            f"the attention of {student.architecture!r} does not fit the deploy graph",
+            "it ships in float alone, for one image size, and tiles of a photograph do not fit together exactly",
             "distil a student of another architecture from it (`python -m compress.train`)",
         )
-        return [unshippable, *mask_findings(student)]
+        return [one_size, *mask_findings(student)]
+    graph = student.deploy()
     found = [*structural_findings(student, graph), *weight_findings(graph)]
     if crops is not None:
         found += value_findings(student, graph, crops.crops)

@@ -228,6 +228,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, photog
     refused(main, folder, "positive LR size, found 0x64", saved, size="0x64")
     refused(main, folder, "end in .tflite", saved, out=folder / "student.onnx")
     refused(main, folder, "no file at", folder / "none.pt")
+    refused(main, folder, "expected a folder that takes new files, found /proc", saved, out=Path("/proc/s.tflite"))
     refused(main, folder, "expected a folder of images", saved, precision="int8", calibration=str(folder / "none"))
     refused(main, folder, "only int8 files take integers", saved, images="uint8")
     existing = folder / "student_float32.tflite"

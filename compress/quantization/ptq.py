@@ -71,7 +71,7 @@ def quantize_student(
         arithmetic: 'int8', or 'int16' for 16-bit values with the same weights.
 
     Raises:
-        BadInput: an int8 student, or an architecture without a deploy form.
+        BadInput: an int8 student, or an architecture that does not fit the deploy graph.
     """
     trial = Trial(float_graph(student), crops.crops)
     chosen = {layer.name: arithmetic for layer in layers(trial.graph)}

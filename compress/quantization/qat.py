@@ -71,7 +71,7 @@ class QuantizationAware(Technique):
         """See the base class.
 
         Raises:
-            BadInput: an architecture without a deploy form, or photographs that cannot be used.
+            BadInput: an architecture that does not fit the deploy graph, or photographs that cannot be used.
         """
         config, student = self.config, Student.of(network)
         student.deploy()  # refuses what cannot ship

@@ -26,7 +26,7 @@ class PytorchEngine(Engine):
         network: run in place of the student's own; (N, 3, H, W) in [0, 1] to (N, 3, s*H, s*W) in [0, 1].
 
     Raises:
-        BadInput: an architecture without a deploy form, for an int8 student.
+        BadInput: an int8 student of an architecture that does not fit the deploy graph.
     """
 
     def __init__(

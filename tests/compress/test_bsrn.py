@@ -76,7 +76,7 @@ def test_a_network_without_blocks_and_its_deploy_form_are_refused_in_one_sentenc
     with pytest.raises(BadInput, match="bsrn's blocks to be at least 1, found 0") as caught:
         build("bsrn", {"blocks": 0})
     assert "\n" not in str(caught.value)
-    with pytest.raises(BadInput, match="has no deploy form"):
+    with pytest.raises(BadInput, match="expected an architecture whose operators fit the deploy graph"):
         Student.of(_small(randomised)).deploy()
 
 

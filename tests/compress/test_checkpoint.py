@@ -276,7 +276,7 @@ def test_a_student_without_a_deploy_form_says_what_to_do(tmp_path):
     student = Student.of(build("rlfn", {"channels": 8, "blocks": 1, "attention_channels": 4}))
     save_student(student, tmp_path / "t.pt")
     back = load_student(tmp_path / "t.pt")
-    with pytest.raises(BadInput, match=r"can ship \(anchor, srresnet, edsr\), found 'rlfn'"):
+    with pytest.raises(BadInput, match=r"fit the deploy graph \(anchor, srresnet, edsr\), found 'rlfn'"):
         back.deploy()
 
 

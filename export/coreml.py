@@ -19,9 +19,10 @@ from compress.cli import command_line
 from compress.errors import BadInput
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import QUANTIZED, ExportedFile, describe, has_masks, parse_sizes, parts, sizes_of, take_order
+from export.exporting import QUANTIZED, ExportedFile, describe, has_masks, parts, sizes_of
 from export.metadata import ENTRY, INTEGER, Metadata, Precision, Sizes
 from export.mlpackage import import_coremltools
+from export.order import parse_sizes, take_order
 from export.sparse.masked import masked_steps
 from export.sparse.report import compare, print_comparisons
 

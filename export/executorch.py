@@ -17,8 +17,9 @@ from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.exporting import ExportedFile, describe, parts, sizes_of
 from export.metadata import Metadata, Precision, Sizes
+from export.order import parse_sizes, take_order
 from export.pte import METADATA, PteMethod, method_names, read_pte
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16", "int8")

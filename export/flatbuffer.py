@@ -1,11 +1,14 @@
-"""Edits of a finished .tflite that its converter does not offer: the type of its images, weights of a given scale."""
+"""Edits of a finished .tflite: metadata, names, the type of its images, weights of a given scale."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from compress.deploy import DeployGraph
 from compress.quantization.scheme import PIXELS, IntegerWeights
+from export.audit import operator_name
+from export.metadata import ENTRY, Metadata
 
 
 def parse(content: bytes) -> Any:
@@ -71,6 +74,41 @@ def set_integer_weights(model: Any, layers: Iterable[IntegerWeights]) -> None:
         model.buffers[tensor.buffer].data = np.frombuffer(integers.tobytes(), np.uint8)
         tensor.type = schema.TensorType.INT8
         tensor.quantization = _scales(layer.scale.numpy(), np.zeros(len(layer.scale), np.int64))
+
+
+def add_metadata(model: Any, metadata: Metadata) -> None:
+    """Adds the metadata buffer, and names the image tensors "lr" and "sr"."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(metadata.to_json().encode())
+    entry.name, entry.buffer = ENTRY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "lr", "sr"
+    signature.inputs[0].name, signature.outputs[0].name = "lr", "sr"
+    model.description = f"PocketSR {metadata.architecture} x{metadata.scale} {metadata.precision}"
+
+
+def rename(model: Any, steps: DeployGraph | None) -> None:
+    """Names tensors after the student's step whose value they hold, others after the operator that makes them, as
+    "mul_3"; constants after the layer that reads them: "head/1" is the second input of "head"."""
+    from export.lowering.names import step_tensors
+
+    graph = model.subgraphs[0]
+    found = step_tensors(model, steps) if steps else {}
+    names = {tensor: step for step, tensor in reversed(found.items())}  # the first of equal ones
+    made = {int(i) for operator in graph.operators for i in operator.outputs}
+    for number, operator in enumerate(graph.operators):
+        output = int(operator.outputs[0])
+        name = names.get(output, f"{operator_name(model, operator).lower()}_{number}")
+        graph.tensors[output].name = (
+            f"{name}_before" if name == "sr" else name
+        )  # a step of that name which others follow
+        for position, index in enumerate(operator.inputs):
+            if index not in made and index not in graph.inputs:
+                graph.tensors[index].name = f"{name}/{position}"
 
 
 def _real(layer: IntegerWeights) -> np.ndarray:

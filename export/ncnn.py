@@ -22,8 +22,9 @@ from compress.errors import BadInput
 from compress.files import sha256, written_atomically
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import ExportedFile, describe, parse_sizes, parts, sizes_of, take_order
+from export.exporting import ExportedFile, describe, parts, sizes_of
 from export.metadata import Precision, Sizes, read_ncnn
+from export.order import parse_sizes, take_order
 
 KNOWN: tuple[Precision, ...] = ("float32", "float16")
 REASONS: Mapping[str, str] = {

@@ -13,8 +13,9 @@ from compress.errors import BadInput
 from compress.files import written_atomically
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import ExportedFile, describe, has_masks, parse_sizes, parts, sizes_of, take_order
+from export.exporting import ExportedFile, describe, has_masks, parts, sizes_of
 from export.metadata import ENTRY, Metadata, Precision, Sizes
+from export.order import parse_sizes, take_order
 from export.sparse.masked import masked_steps
 from export.sparse.onnx import sparsified
 from export.sparse.report import compare, print_comparisons

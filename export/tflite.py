@@ -12,25 +12,15 @@ from torch import nn
 
 from compress.checkpoint import Student
 from compress.cli import command_line
-from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.files import written_atomically
-from export.audit import Audit, audit_tflite, operator_name
+from export.audit import Audit, audit_tflite
 from export.chatter import logged
 from export.culprit import converted
-from export.exporting import (
-    FIXED_SIZE,
-    ExportedFile,
-    check_masks,
-    describe,
-    has_masks,
-    parse_sizes,
-    parts,
-    sizes_of,
-    take_order,
-)
-from export.flatbuffer import parse, serialize, set_image_type, set_integer_weights
-from export.metadata import ENTRY, INTEGER, Metadata, PixelType, Precision, Sizes
+from export.exporting import FIXED_SIZE, ExportedFile, check_masks, describe, has_masks, parts, sizes_of
+from export.flatbuffer import add_metadata, parse, rename, serialize, set_image_type, set_integer_weights
+from export.metadata import INTEGER, PixelType, Precision, Sizes
+from export.order import parse_sizes, take_order
 from export.price import price
 from export.sparse.report import compare, print_comparisons
 from export.sparse.tflite import check_tensorflow, sparsified
@@ -103,10 +93,10 @@ def export_tflite(
             set_integer_weights(model, student.quantization.layers.values())
         if sparse:
             model = parse(sparsified(serialize(model)))
-        _rename(model, student.deploy() if student.has_graph else None)
+        rename(model, student.deploy() if student.has_graph else None)
         if precision in INTEGER and shown != "int8":
             set_image_type(model, shown)
-        _add_metadata(model, metadata)
+        add_metadata(model, metadata)
         content = serialize(model)
     with written_atomically(path) as part:
         part.write_bytes(content)
@@ -185,41 +175,6 @@ def _float16(file: Path) -> bytes:
             regex=".*", operation_name=kind, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
         )
     return bytes(casting.quantize().quantized_model)
-
-
-def _add_metadata(model: Any, metadata: Metadata) -> None:
-    """Adds the metadata buffer, and names the image tensors "lr" and "sr"."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(metadata.to_json().encode())
-    entry.name, entry.buffer = ENTRY, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "lr", "sr"
-    signature.inputs[0].name, signature.outputs[0].name = "lr", "sr"
-    model.description = f"PocketSR {metadata.architecture} x{metadata.scale} {metadata.precision}"
-
-
-def _rename(model: Any, steps: DeployGraph | None) -> None:
-    """Names tensors after the student's step whose value they hold, others after the operator that makes them, as
-    "mul_3"; constants after the layer that reads them: "head/1" is the second input of "head"."""
-    from export.lowering.names import step_tensors
-
-    graph = model.subgraphs[0]
-    found = step_tensors(model, steps) if steps else {}
-    names = {tensor: step for step, tensor in reversed(found.items())}  # the first of equal ones
-    made = {int(i) for operator in graph.operators for i in operator.outputs}
-    for number, operator in enumerate(graph.operators):
-        output = int(operator.outputs[0])
-        name = names.get(output, f"{operator_name(model, operator).lower()}_{number}")
-        graph.tensors[output].name = (
-            f"{name}_before" if name == "sr" else name
-        )  # a step of that name which others follow
-        for position, index in enumerate(operator.inputs):
-            if index not in made and index not in graph.inputs:
-                graph.tensors[index].name = f"{name}/{position}"
 
 
 def main(

@@ -11,7 +11,9 @@ import pytest
 from compress.checkpoint import load_student
 from compress.errors import BadInput
 from compress.files import sha256
-from export.__main__ import FORMATS, folder_sha256, main
+from export.__main__ import main
+from export.folder import folder_sha256
+from export.formats import FORMATS
 from runtime.engines import open_model
 from runtime.engines.base import to_pixels, to_real
 

@@ -11,9 +11,11 @@ import torch
 from compress.checkpoint import Student, load_student, save_student
 from compress.errors import BadInput
 from compress.models import ARCHITECTURES
-from export.__main__ import EVERY, FORMATS, main
-from export.exporting import QUANTIZED, parse_sizes, reference_network, sizes_of
+from export.__main__ import main
+from export.exporting import QUANTIZED, reference_network, sizes_of
+from export.formats import EVERY, FORMATS
 from export.metadata import INTEGER, Precision
+from export.order import parse_sizes
 from runtime.engines import open_model
 from runtime.engines.base import to_real
 from runtime.parity import check

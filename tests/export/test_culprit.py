@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compress.deploy import DeployGraph
 from compress.errors import BadInput
 from compress.models import ARCHITECTURES, edsr
-from export.__main__ import FORMATS
+from export.formats import FORMATS
 from tests.export.conftest import left
 
 

@@ -8,6 +8,7 @@ Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some k
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,20 @@ def measure_here(path: Path, height: int, width: int, *, engine: str | None, thr
     """The measurement itself, which needs a process that has done nothing else."""
     lr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     opener = opener_of(path, engine)  # imports the engine, so that only the model is counted
+
+    def infer() -> None:
+        model = opener(path, threads)
+        model.prepare(lr)
+        model.run()
+
+    return peak_raised_by(infer)
+
+
+def peak_raised_by(work: Callable[[], object]) -> int:
+    """Bytes by which `work` raises the peak resident memory of this process, which should have done nothing else."""
     CLEAR_REFS.write_text(RESET_PEAK)
     before = _peak()
-    model = opener(path, threads)
-    model.prepare(lr)
-    model.run()
+    work()
     return _peak() - before
 
 

@@ -48,7 +48,9 @@ def _environment(peer: str) -> Path:
     pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "-r", pins], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "rror" in line] or [f"exit code {done.returncode}"]
-        raise BadInput(f"expected to install {peer} with {pins.name}, found {lines[0].strip()[:200]}: it is left out.")
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [
+            f"exit code {done.returncode}"
+        ]
+        raise BadInput(f"expected to install {peer} with {pins.name}, found {lines[-1].strip()[:200]}: it is left out.")
     ready.write_text(sha256(pins))
     return folder

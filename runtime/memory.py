@@ -2,7 +2,7 @@
 
 Linux keeps the highest resident size of a process (VmHWM) and sets it back when 5 is written to
 /proc/self/clear_refs. The difference over create, allocate and invoke is what the model costs the process, without
-Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some kilobytes.
+Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some hundred kilobytes.
 """
 
 import argparse

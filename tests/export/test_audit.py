@@ -377,7 +377,7 @@ def test_a_custom_operator_is_named_where_litert_does_not_run_it(clean, tmp_path
 def test_a_file_that_runs_with_xnnpack_alone_is_a_warning(int8_student, tmp_path):
     path = tmp_path / "tanh.tflite"
     student = int8_student("prelu_tanh")
-    export_tflite(student, path, "int8", (16, 16))
+    export_tflite(student, path, "int8")
     audit = audit_file(path, size=(21, 40))
     assert audit.macs == student.deploy().macs(21, 40), "shapes at another size, without the kernels' own planning"
     finding = next(one for one in findings(audit) if "runs with XNNPACK only" in one.found)

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from executorch.exir._serialize._program import deserialize_pte_binary
 
-from compress.checkpoint import Student, load_student, save_student
+from compress.checkpoint import Student, load_student
 from compress.deploy import Repeat
 from compress.errors import BadInput
-from compress.models import build
 from export.executorch import CASTS, KNOWN, VIEWS, PteFile, export_executorch, main
 from export.metadata import Sizes
 from export.pte import read_pte
@@ -154,9 +153,6 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(saved, int8_s
     (folder / "student_float32.pte").write_bytes(b"mine")
     refused(main, folder, "or --force to replace it", saved)
     assert (folder / "student_float32.pte").read_bytes() == b"mine"
-    rlfn = build("rlfn", {"scale": 2, "channels": 8, "blocks": 1, "attention_channels": 4})
-    save_student(Student.of(rlfn), folder / "rlfn.pt")
-    refused(main, folder, "found 'rlfn'", folder / "rlfn.pt")
     with pytest.raises(BadInput, match="take float weights for float values"):
         export_executorch(int8_student("anchor_x2"), folder / "a.pte", "int8-weights")
 

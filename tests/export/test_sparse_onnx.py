@@ -7,10 +7,12 @@ from onnx import numpy_helper
 
 from compress.checkpoint import load_student
 from compress.errors import BadInput
-from export.onnx import KNOWN, export_onnx
+from export.onnx import export_onnx
 from export.sparse.masked import masked_steps, shipped_weights
 from runtime.engines import open_model
 from tests.export.conftest import PATTERNS, pixels_of
+
+PRECISIONS = ("float32", "float16", "int8", "int8-weights")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_int8_rounding_fills_no_zero(exported, pattern, precision):
             assert weights[f"{step}_weight_int8"].any()
 
 
-@pytest.mark.parametrize("precision", KNOWN)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_sparse_file_computes_what_the_dense_one_does(exported, photographs, precision):
     student, dense, sparse = exported("1x4", precision)
     assert len(_weights(sparse.path)[1]) == len(masked_steps(student))
@@ -71,7 +73,7 @@ def test_a_sparse_file_computes_what_the_dense_one_does(exported, photographs, p
 
 
 def test_positions_of_eight_bytes_pay_for_few_large_weights_only(exported):
-    sizes = {precision: [file.file_bytes for file in exported("1x4", precision)[1:]] for precision in KNOWN}
+    sizes = {precision: [file.file_bytes for file in exported("1x4", precision)[1:]] for precision in PRECISIONS}
     assert sizes["float32"][1] < sizes["float32"][0]  # a quarter of the weights is left
     for precision in ("float16", "int8", "int8-weights"):
         assert sizes[precision][1] > sizes[precision][0]

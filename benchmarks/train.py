@@ -200,7 +200,9 @@ def why_no_basicsr() -> str:
     for what, command in commands.items():
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [f"exit code {done.returncode}"]
+            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [
+                f"exit code {done.returncode}"
+            ]
             return f"cannot be {what}: {lines[-1].strip()}"
     return "can be imported with this torchvision: not measured"
 

@@ -2,7 +2,8 @@
 
 Linux keeps the highest resident size of a process (VmHWM) and sets it back when 5 is written to
 /proc/self/clear_refs. The difference over create, allocate and invoke is what the model costs the process, without
-Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some hundred kilobytes.
+Python itself: proc_pid_status(5), proc_pid_clear_refs(5). Repeats within some kilobytes, on a busy
+machine within some hundred.
 """
 
 import argparse

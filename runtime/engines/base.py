@@ -203,6 +203,19 @@ def check_metadata(metadata: Metadata, path: Path) -> None:
         raise BadInput(f"expected the value range (0, 1), found {metadata.value_range} in {path}: export it again.")
 
 
+def check_dtype(which: str, spec: ImageSpec, found: str, path: Path) -> None:
+    """Raises BadInput where the engine sees another type of image than the metadata says; `which` is input or output."""
+    if found != spec.dtype:
+        raise BadInput(
+            f"expected an {which} of {spec.dtype}, as the metadata says, found {found} in {path}: export it again."
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """What an engine said, short enough for a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def is_pixel_scale(scale: float | None, zero_point: int | None, dtype: str) -> bool:
     """Whether int8 or uint8 values with this scale and zero point stand for the pixels 0 to 255 in order."""
     return scale is not None and abs(scale * 255 - 1) < 1e-6 and zero_point == ZERO_POINTS[dtype]

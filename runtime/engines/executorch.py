@@ -14,7 +14,17 @@ from compress.errors import BadInput
 from export.chatter import silenced
 from export.metadata import Metadata
 from export.pte import DTYPES, METADATA, method_names, read_pte
-from runtime.engines.base import Delegate, Description, Engine, Image, Raw, check_metadata, from_pixels
+from runtime.engines.base import (
+    Delegate,
+    Description,
+    Engine,
+    Image,
+    Raw,
+    check_dtype,
+    check_metadata,
+    first_line,
+    from_pixels,
+)
 
 MAGIC = b"ET"  # and the version, at byte 4
 
@@ -159,10 +169,7 @@ def _check_methods(program: Any, names: dict[Any, str], metadata: Metadata, path
             (metadata.output, meta.output_tensor_meta(0), metadata.scale, "output"),
         ):
             dtype, shape = DTYPES.get(tensor.dtype(), "another type"), tuple(tensor.sizes())
-            if dtype != spec.dtype:
-                raise BadInput(
-                    f"expected an {which} of {spec.dtype}, as the metadata says, found {dtype} in {path}: export it again."
-                )
+            check_dtype(which, spec, dtype, path)
             if spec.layout != "NCHW" or shape != (1, 3, (height or 0) * factor, (width or 0) * factor):
                 raise BadInput(
                     f"expected an {which} of shape (1, 3, {height}*{factor}, {width}*{factor}) and the layout NCHW, found "
@@ -176,7 +183,7 @@ def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BadInput(
-            f"expected a .pte that ExecuTorch can run, found one that it refuses in {path} ({line}): export it again."
+            f"expected a .pte that ExecuTorch can run, found one that it refuses in {path} ({first_line(error)}): "
+            "export it again."
         ) from error

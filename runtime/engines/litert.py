@@ -21,7 +21,9 @@ from runtime.engines.base import (
     Engine,
     Image,
     Raw,
+    check_dtype,
     check_metadata,
+    first_line,
     from_pixels,
     is_pixel_scale,
 )
@@ -86,7 +88,7 @@ class LitertEngine(Engine):
             except (ValueError, RuntimeError) as error:
                 raise BadInput(
                     f"expected a .tflite that takes images of {lr.shape[1]}x{lr.shape[0]} pixels, found that "
-                    f"{self.path} does not ({_line(error)}): use a size that it was exported for, or a smaller image."
+                    f"{self.path} does not ({first_line(error)}): use a size that it was exported for, or a smaller image."
                 ) from error
             self._size = lr.shape[:2]
         self._interpreter.set_tensor(self._input, from_pixels(lr, self.metadata.input)[None])
@@ -142,10 +144,7 @@ def _check_tensors(inputs: list[Any], outputs: list[Any], metadata: Metadata, pa
 
 def _check_tensor(name: str, spec: ImageSpec, tensor: dict[str, Any], path: Path) -> None:
     dtype, shape = np.dtype(tensor["dtype"]).name, tuple(int(n) for n in tensor["shape"])
-    if dtype != spec.dtype:
-        raise BadInput(
-            f"expected an {name} of {spec.dtype}, as the metadata says, found {dtype} in {path}: export it again."
-        )
+    check_dtype(name, spec, dtype, path)
     if spec.layout != "NHWC" or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
         raise BadInput(
             f"expected an {name} of shape (1, H, W, 3) and the layout NHWC, found {shape} and {spec.layout} in {path}: "
@@ -193,10 +192,6 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError) as error:
         raise BadInput(
-            f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({_line(error)}): "
+            f"expected a .tflite that LiteRT can run, found one that it refuses in {path} ({first_line(error)}): "
             "export it again."
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -11,7 +11,17 @@ import numpy as np
 
 from compress.errors import BadInput
 from export.metadata import ENTRY, Metadata
-from runtime.engines.base import Delegate, Description, Engine, Image, Raw, check_metadata, from_pixels
+from runtime.engines.base import (
+    Delegate,
+    Description,
+    Engine,
+    Image,
+    Raw,
+    check_dtype,
+    check_metadata,
+    first_line,
+    from_pixels,
+)
 
 TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 ERRORS_ONLY = 3
@@ -102,10 +112,7 @@ def _check_tensors(session: Any, metadata: Metadata, path: Path) -> None:
             f"expected one input and one output, found {len(inputs)} and {len(outputs)} in {path}: export it again."
         )
     for name, spec, tensor in (("input", metadata.input, inputs[0]), ("output", metadata.output, outputs[0])):
-        if TYPES.get(tensor.type) != spec.dtype:
-            raise BadInput(
-                f"expected an {name} of {spec.dtype}, as the metadata says, found {tensor.type} in {path}: export it again."
-            )
+        check_dtype(name, spec, TYPES.get(tensor.type, tensor.type), path)
         if spec.layout != "NCHW" or len(tensor.shape) != 4 or tensor.shape[1] != 3:
             raise BadInput(
                 f"expected an {name} of shape (N, 3, H, W) and the layout NCHW, found {tensor.shape} and {spec.layout} in "
@@ -121,7 +128,7 @@ def _refusals(path: Path) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BadInput(
-            f"expected an .onnx that ONNX Runtime can run, found one that it refuses in {path} ({line}): export it again."
+            f"expected an .onnx that ONNX Runtime can run, found one that it refuses in {path} ({first_line(error)}): "
+            "export it again."
         ) from error

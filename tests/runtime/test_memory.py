@@ -1,5 +1,6 @@
 """Peak memory: repeatable, larger for larger images, and a sentence where it cannot be measured."""
 
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ SR_BYTES = 12  # of one LR pixel's x2 output, int8
 
 
 def test_repeats(tiny):
-    first, second = (peak_memory(tiny.int8_tflite, 128, 160) for _ in range(2))
-    assert abs(first - second) <= 512 * 1024  # allocators differ by some pages from run to run
+    first, second = (
+        statistics.median(peak_memory(tiny.int8_tflite, 128, 160) for _ in range(3)) for _ in range(2)
+    )  # single runs differ by up to 240 KiB on a busy machine
+    assert abs(first - second) <= 128 * 1024
 
 
 def test_counts_the_image(tiny):

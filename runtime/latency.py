@@ -13,22 +13,42 @@ WARMUP = 3
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Milliseconds over the measured runs: the median, and the 90th percentile."""
+
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True)
 class Latency:
-    """Milliseconds of the network alone, without resizing, allocating, and reading back.
+    """Milliseconds of one inference, in its three parts (see `runtime.engines.base.Timing`), of a model that is warm.
 
     Attributes:
-        median: over the runs.
-        p90: 90th percentile.
+        prepare: writing the input, of the same size as the one before; memory was allocated in the warm-up.
+        run: the network alone.
+        read: reading the output back and turning it into uint8.
         runs: measured ones, after the warm-up.
         threads: of the engine.
         lr_size: (height, width) of the LR image.
     """
 
-    median: float
-    p90: float
+    prepare: Spread
+    run: Spread
+    read: Spread
     runs: int
     threads: int
     lr_size: tuple[int, int]
+
+    @property
+    def median(self) -> float:
+        """Of the network alone."""
+        return self.run.median
+
+    @property
+    def p90(self) -> float:
+        """Of the network alone."""
+        return self.run.p90
 
 
 def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, warmup: int = WARMUP) -> list[Latency]:
@@ -48,9 +68,11 @@ def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, w
     """
     if runs < 1 or warmup < 1:
         raise BadInput(f"expected at least 1 run and 1 warm-up run, found {runs} and {warmup}: use more.")
-    rounds = [[engine.upscale(lr).timing.run for engine in engines] for _ in range(warmup + runs)][warmup:]
-    milliseconds = 1000 * np.array(rounds)
-    median, p90 = np.median(milliseconds, axis=0), np.percentile(milliseconds, 90, axis=0)
+    timings = [[engine.upscale(lr).timing for engine in engines] for _ in range(warmup + runs)][warmup:]
+    seconds = np.array([[(one.prepare, one.run, one.read) for one in turn] for turn in timings])
     size = (lr.shape[0], lr.shape[1])
-    figures = zip(engines, median, p90, strict=True)
-    return [Latency(float(m), float(p), runs, engine.threads, size) for engine, m, p in figures]
+    return [Latency(*map(_spread, seconds[:, i].T), runs, engine.threads, size) for i, engine in enumerate(engines)]
+
+
+def _spread(seconds: np.ndarray) -> Spread:
+    return Spread(1000 * float(np.median(seconds)), 1000 * float(np.percentile(seconds, 90)))

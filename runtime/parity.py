@@ -24,7 +24,6 @@ from runtime.engines import open_model
 from runtime.engines.base import Engine, Raw, to_pixels, to_real
 from runtime.engines.pytorch import PytorchEngine
 from runtime.latency import RUNS, measure_latency
-from runtime.memory import NotLinux, peak_memory
 from runtime.verdict import Agreement, FileParity, Limits, ParityReport, SetLoss, print_report
 
 LSB = 1 / 255
@@ -102,7 +101,7 @@ def check(
             agreement=tally.agreement(),
             sets=tuple(sets),
             latency=latencies.get(id(engine)),
-            peak_bytes=_peak(engine, timed.shape[0], timed.shape[1]) if engine in native else None,
+            peak_bytes=engine.peak_memory(timed.shape[0], timed.shape[1]),
             failures=(),
         )
         results.append(dataclasses.replace(result, failures=tuple(_failures(result, student, limits))))
@@ -110,7 +109,12 @@ def check(
     if size:
         protocol["crop"] = f"{size[1]}x{size[0]} LR pixels in the middle"
     return ParityReport(
-        student=student.file_hash, limits=limits, files=tuple(results), pytorch=pytorch, protocol=protocol
+        student=student.file_hash,
+        limits=limits,
+        files=tuple(results),
+        pytorch=pytorch,
+        pytorch_peak_bytes=float_engine.peak_memory(timed.shape[0], timed.shape[1]),
+        protocol=protocol,
     )
 
 
@@ -184,13 +188,6 @@ def _failures(result: FileParity, student: Student, limits: Limits) -> list[str]
         if not one.loss <= limits.loss:
             failures.append(f"loss on {one.name} {one.loss:.3f} dB, limit {limits.loss:g} dB")
     return failures
-
-
-def _peak(engine: Engine, height: int, width: int) -> int | None:
-    try:
-        return peak_memory(engine.path, height, width, threads=engine.threads)
-    except NotLinux:
-        return None
 
 
 def main(

@@ -96,7 +96,7 @@ class FileParity:
         file_bytes: size on disk.
         agreement: with the PyTorch reference of the same precision.
         sets: quality on each benchmark set.
-        latency: of the network alone, milliseconds; None for a file that was only evaluated (see `Description.native`).
+        latency: prepare, run and read back, in milliseconds; None for a file that was only evaluated (see `Description.native`).
         peak_bytes: memory that one inference of that size takes; None where it cannot be measured (not Linux), or for a
             file that was only evaluated.
         failures: which figure misses which limit, one sentence each; empty for a file that passes.
@@ -146,6 +146,7 @@ class ParityReport:
         limits: that were applied.
         files: in the order given.
         pytorch: latency of the float student in PyTorch, same image, same threads.
+        pytorch_peak_bytes: its peak memory; None where it cannot be measured (not Linux).
         protocol: of the PSNR against ground truth.
     """
 
@@ -153,6 +154,7 @@ class ParityReport:
     limits: Limits
     files: tuple[FileParity, ...]
     pytorch: Latency
+    pytorch_peak_bytes: int | None
     protocol: Mapping[str, Any]
 
     @property
@@ -171,7 +173,7 @@ def table_rows(report: ParityReport) -> list[tuple[str, ...]]:
     """Cells under `HEADINGS`: one row per file, then the float student in PyTorch."""
     rows = [_row(file) for file in report.files]
     timed = (f"{report.pytorch.median:.2f} ms", f"{report.pytorch.p90:.2f} ms")
-    return [*rows, ("student in PyTorch", "float32", *[""] * 6, *timed, "")]
+    return [*rows, ("student in PyTorch", "float32", *[""] * 6, *timed, _memory(report.pytorch_peak_bytes))]
 
 
 def _row(file: FileParity) -> tuple[str, ...]:
@@ -189,8 +191,12 @@ def _row(file: FileParity) -> tuple[str, ...]:
         " / ".join(_percent(share) for share in agreement.distribution),
         f"{_tidy(file.loss)} dB",
         *([f"{file.latency.median:.2f} ms", f"{file.latency.p90:.2f} ms"] if file.latency else ["not run"] * 2),
-        "not measured" if file.peak_bytes is None else f"{file.peak_bytes / MEBIBYTE:.1f} MiB",
+        _memory(file.peak_bytes),
     )
+
+
+def _memory(count: int | None) -> str:
+    return "not measured" if count is None else f"{count / MEBIBYTE:.1f} MiB"
 
 
 def print_report(report: ParityReport) -> None:

@@ -139,6 +139,23 @@ class Engine(ABC):
         timing = Timing(prepared - start, ran - prepared, time.perf_counter() - ran)
         return Result(image, raw, timing)
 
+    def peak_memory(self, height: int, width: int) -> int | None:
+        """Bytes that opening the file and one inference add to the peak memory of a fresh process.
+
+        Args:
+            height, width: of the LR image.
+
+        Returns:
+            None where that cannot be measured: on another system than Linux, or for a file that is only evaluated.
+
+        Raises:
+            BadInput: see `runtime.memory.peak_memory`.
+        """
+        description = self.describe()
+        if not description.native:
+            return None
+        return peak_of_file(self.path, description.engine, height, width, self.threads)
+
     def _check(self, lr: Image) -> None:
         if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3 or 0 in lr.shape:
             raise BadInput(
@@ -157,6 +174,16 @@ class Engine(ABC):
                 f"expected an image of {known} pixels, found {lr.shape[1]}x{lr.shape[0]}: {self.path} takes no "
                 "other size."
             )
+
+
+def peak_of_file(path: Path, engine: str, height: int, width: int, threads: int) -> int | None:
+    """`Engine.peak_memory` of a file that need not be open."""
+    from runtime.memory import NotLinux, peak_memory  # which opens files with the engines, and so imports this module
+
+    try:
+        return peak_memory(path, height, width, engine=engine, threads=threads)
+    except NotLinux:
+        return None
 
 
 def from_pixels(lr: Image, spec: ImageSpec) -> Raw:

@@ -1,17 +1,18 @@
 """PyTorch: runs a student.pt, as the reference that exported files are held against."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from compress.checkpoint import VALUE_RANGE, Student, load_student
+from compress.checkpoint import VALUE_RANGE, Student, load_student, save_student
 from compress.quantization.scheme import PIXELS
 from export.metadata import INTEGER, Metadata
 from export.metadata import Image as ImageSpec
-from runtime.engines.base import Delegate, Description, Engine, Image, Raw, from_pixels
+from runtime.engines.base import Delegate, Description, Engine, Image, Raw, from_pixels, peak_of_file
 
 REAL = ImageSpec(dtype="float32", layout="NCHW")
 
@@ -37,6 +38,7 @@ class PytorchEngine(Engine):
         network: torch.nn.Module | None = None,
     ):
         super().__init__(Path(path), metadata_of(student), threads)
+        self._student, self._replaced = student, network is not None
         self._network = (network or student.reference()).eval()
         self._lr: torch.Tensor | None = None
         self._sr: torch.Tensor | None = None
@@ -55,6 +57,15 @@ class PytorchEngine(Engine):
             metadata=self.metadata,
             delegate=Delegate(),
         )
+
+    def peak_memory(self, height: int, width: int) -> int | None:
+        """As of every engine, of the student as it is here, whatever file it was read from; None for another network."""
+        if self._replaced:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "student.pt"
+            save_student(self._student, path)
+            return peak_of_file(path, "pytorch", height, width, self.threads)
 
     def prepare(self, lr: Image) -> None:
         x = torch.from_numpy(from_pixels(lr, REAL)).permute(2, 0, 1)[None]

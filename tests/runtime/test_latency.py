@@ -17,7 +17,7 @@ class Scripted:
 
     def upscale(self, lr):
         self.turns.append(self.name)
-        return Result(lr, lr, Timing(prepare=100.0, run=next(self.times), read=100.0))
+        return Result(lr, lr, Timing(prepare=0.5, run=next(self.times), read=0.25))
 
 
 LR = np.zeros((8, 6, 3), np.uint8)
@@ -30,11 +30,14 @@ def test_models_take_turns():
     assert "".join(turns) == "ABABABABAB"
 
 
-def test_median_and_p90_of_the_network_alone_without_warm_up():
+def test_median_and_p90_of_every_part_without_warm_up():
     times = [9.0, 9.0, *(0.001 * k for k in (5, 3, 1, 2, 4, 6, 7, 8, 9, 10, 11))]
     (found,) = measure_latency([Scripted("A", times, [])], LR, runs=11, warmup=2)  # type: ignore[list-item]
     assert found.median == pytest.approx(6.0)
     assert found.p90 == pytest.approx(10.0)
+    assert (found.run.median, found.run.p90) == (found.median, found.p90)
+    assert (found.prepare.median, found.prepare.p90) == pytest.approx((500, 500))
+    assert (found.read.median, found.read.p90) == pytest.approx((250, 250))
     assert (found.runs, found.threads, found.lr_size) == (11, 1, (8, 6))
 
 

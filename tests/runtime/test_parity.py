@@ -52,7 +52,8 @@ def test_good_files_pass(tiny, benchmark_set):
         assert sum(file.agreement.distribution) == pytest.approx(1)
     assert abs(float_file.loss) < 0.001
     assert int8_file.file_bytes == tiny.int8_tflite.stat().st_size
-    assert int8_file.peak_bytes is None or 0 < int8_file.peak_bytes < float_file.peak_bytes
+    if sys.platform == "linux":
+        assert 0 < int8_file.peak_bytes < float_file.peak_bytes < report.pytorch_peak_bytes
     assert 0 < int8_file.latency.median <= int8_file.latency.p90
     assert report.pytorch.lr_size == int8_file.latency.lr_size
     assert "PASS" in int8_file.verdict()

@@ -20,7 +20,7 @@ Plane = NDArray[np.float64]
 Backbone = Literal["alex", "squeeze", "vgg"]
 
 LPIPS_SMALLEST = 32
-_BACKBONE_FILES = {
+BACKBONE_FILES = {
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
     "vgg": "vgg16-397923af.pth",
@@ -151,7 +151,7 @@ def lpips_network(backbone: Backbone) -> Any:
     """
     with optional_packages("or leave LPIPS out"):
         import lpips
-    name, file = f"LPIPS's {backbone} backbone", _BACKBONE_FILES[backbone]
+    name, file = f"LPIPS's {backbone} backbone", BACKBONE_FILES[backbone]
     with imagenet_weights(name, file, "or use another backbone"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by its old argument names
         return lpips.LPIPS(net=backbone, version="0.1", verbose=False)

@@ -1,221 +1,121 @@
-"""What the parity gate says: limits, figures, verdicts; as JSON and as a table."""
+"""The parity gate's table, and its verdicts, for a person."""
 
-import dataclasses
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from export.metadata import INTEGER
-from runtime.engines.base import Description
-from runtime.latency import Latency
+from runtime.judge import MEBIBYTE
+from runtime.latency import Latency, Spread
+from runtime.limits import Limits
+from runtime.results import FileParity, ParityReport, Refusal, tidy
 
-MEBIBYTE = 2**20
-LOG_WIDTH = 140  # columns where there is no terminal to ask
-FILES_ABREAST = 8  # columns of files that a terminal can show
+__all__ = ["HEADINGS", "MEBIBYTE", "FileParity", "Limits", "ParityReport", "print_report", "table_rows"]
+
+LOG_WIDTH = 120  # columns where there is no terminal to ask
+STYLES = {"PASS": "bold green", "FAIL": "bold red"}
+NARROWEST = 18  # columns of the terminal that a column of figures takes, borders included
 HEADINGS = (
     "file",
+    "engine",
+    "verdict",
     "precision",
     "size",
     "operators",
     "delegate",
     "to reference",
+    "largest difference",
     "0 / 1 / 2 / 3+ LSB",
     "loss",
-    "median",
-    "p90",
+    "LPIPS change",
+    "prepare, ms: median / p90",
+    "run, ms: median / p90",
+    "read, ms: median / p90",
     "peak memory",
+    "of PyTorch's",
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a file must keep to pass.
-
-    Attributes:
-        float_psnr: dB between the outputs of a float file and the reference, on the worst image; at least.
-        int8_lsb: largest difference of an int8 file, in steps of 1/255; at most.
-        int8_real_lsb: the same for an engine that computes with real numbers between quantizers (Core ML), where a tie
-            that one layer rounds otherwise may reach the output as more than one step.
-        int8_within: share of an int8 file's values within 1 LSB of the reference; at least.
-        loss: dB against ground truth, float student minus file, on the worst set; at most.
-    """
-
-    float_psnr: float = 60.0
-    int8_lsb: float = 2.0
-    int8_real_lsb: float = 4.0
-    int8_within: float = 0.99
-    loss: float = 0.10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """A file's outputs against the reference's, over all values of all images.
-
-    Attributes:
-        max_lsb: largest difference in steps of 1/255; nan if any value is not finite.
-        within: share of values at most 1 LSB apart.
-        identical: share of values that are the same uint8 pixel.
-        distribution: shares of pixels 0, 1, 2, and more LSB apart, after rounding.
-        psnr: dB over R, G and B, before rounding, of the worst image; inf where all are equal.
-    """
-
-    max_lsb: float
-    within: float
-    identical: float
-    distribution: tuple[float, ...]
-    psnr: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetLoss:
-    """PSNR on Y against ground truth in dB (see `compress.metrics.Protocol`) on one set; `loss` = student - file."""
-
-    name: str
-    images: int
-    student: float
-    file: float
-
-    @property
-    def loss(self) -> float:
-        return 0.0 if self.student == self.file else self.student - self.file
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileParity:
-    """One file's result.
-
-    Attributes:
-        description: what the file says about itself and what ran it.
-        file_bytes: size on disk.
-        agreement: with the PyTorch reference of the same precision.
-        sets: quality on each benchmark set.
-        latency: prepare, run and read back, in milliseconds; None for a file that was only evaluated (see `Description.native`).
-        peak_bytes: memory that one inference of that size takes; None where it cannot be measured (not Linux), or for a
-            file that was only evaluated.
-        failures: which figure misses which limit, one sentence each; empty for a file that passes.
-    """
-
-    description: Description
-    file_bytes: int
-    agreement: Agreement
-    sets: tuple[SetLoss, ...]
-    latency: Latency | None
-    peak_bytes: int | None
-    failures: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return self.description.path.name
-
-    @property
-    def passed(self) -> bool:
-        return not self.failures
-
-    @property
-    def loss(self) -> float:
-        """dB on the worst set."""
-        return max(one.loss for one in self.sets)
-
-    def verdict(self) -> str:
-        """One line for a person."""
-        if self.failures:
-            return f"{self.name}: FAIL  {'; '.join(self.failures)}"
-        a = self.agreement
-        if self.description.precision in INTEGER:
-            figures = f"max {a.max_lsb:.0f} LSB, {100 * a.identical:.2f}% identical"
-        else:
-            same = "identical" if a.psnr == math.inf else f"{a.psnr:.1f} dB"
-            figures = f"{same} to the reference, max {a.max_lsb:.4f} LSB"
-        how = "" if self.description.native else f" ({self.description.version})"
-        return f"{self.name}: PASS  {figures}, loss {_tidy(self.loss)} dB{how}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityReport:
-    """All files' results against one student.
-
-    Attributes:
-        student: hash of the student.pt.
-        limits: that were applied.
-        files: in the order given.
-        pytorch: latency of the float student in PyTorch, same image, same threads.
-        pytorch_peak_bytes: its peak memory; None where it cannot be measured (not Linux).
-        protocol: of the PSNR against ground truth.
-    """
-
-    student: str
-    limits: Limits
-    files: tuple[FileParity, ...]
-    pytorch: Latency
-    pytorch_peak_bytes: int | None
-    protocol: Mapping[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        return all(file.passed for file in self.files)
-
-    def to_json(self) -> str:
-        """Everything, verdicts included; figures that are not finite (PSNR of identical images) become null."""
-        plain = dataclasses.asdict(self)
-        for row, file in zip(plain["files"], self.files, strict=True):
-            row |= {"passed": file.passed, "loss": file.loss, "verdict": file.verdict()}
-        return json.dumps(_plain({"passed": self.passed, **plain}), indent=1, allow_nan=False) + "\n"
-
-
 def table_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """Cells under `HEADINGS`: one row per file, then the float student in PyTorch."""
-    rows = [_row(file) for file in report.files]
-    timed = (f"{report.pytorch.median:.2f} ms", f"{report.pytorch.p90:.2f} ms")
-    return [*rows, ("student in PyTorch", "float32", *[""] * 6, *timed, _memory(report.pytorch_peak_bytes))]
+    """Cells under `HEADINGS`: one row per file and engine, then the float student in PyTorch."""
+    judged = [_row(file, report) for file in report.files]
+    refused = [_refused(one) for one in report.refused]
+    student = ("student in PyTorch", "pytorch", "", "float32", *[""] * 8)
+    times = _times(report.pytorch)
+    return [*judged, *refused, (*student, *times, _memory(report.pytorch_peak_bytes), "")]
 
 
-def _row(file: FileParity) -> tuple[str, ...]:
-    delegate, agreement = file.description.delegate, file.agreement
-    outside = sum(delegate.outside.values())
-    count = "1 partition" if delegate.partitions == 1 else f"{delegate.partitions} partitions"
-    partitions = f"{delegate.name}, {count}" if delegate.partitions else "-"
+def _row(file: FileParity, report: ParityReport) -> tuple[str, ...]:
+    agreement, change = file.agreement, file.lpips_change
     return (
         file.name,
+        file.engine,
+        "PASS" if file.passed else "FAIL",
         file.description.precision,
         f"{file.file_bytes / 1000:.1f} kB",
-        str(sum(delegate.operators.values())),
-        partitions + (f", {outside} outside" if outside and delegate.partitions else ""),
-        "identical" if agreement.psnr == math.inf else f"{agreement.psnr:.1f} dB, max {agreement.max_lsb:.2g} LSB",
+        str(sum(file.description.delegate.operators.values()) or "-"),
+        _delegated(file),
+        "identical" if agreement.psnr == math.inf else f"{agreement.psnr:.1f} dB",
+        f"{agreement.max_lsb:.2g} LSB",
         " / ".join(_percent(share) for share in agreement.distribution),
-        f"{_tidy(file.loss)} dB",
-        *([f"{file.latency.median:.2f} ms", f"{file.latency.p90:.2f} ms"] if file.latency else ["not run"] * 2),
+        f"{tidy(file.loss)} dB",
+        "not computed" if change is None else f"{round(change, 4) + 0.0:+.4f}",
+        *(_times(file.latency) if file.latency else ("not run",) * 3),
         _memory(file.peak_bytes),
+        _ratio(file.peak_bytes, report.pytorch_peak_bytes),
     )
+
+
+def _refused(one: Refusal) -> tuple[str, ...]:
+    return (one.name, one.engine, "FAIL", *["-"] * (len(HEADINGS) - 3))
+
+
+def _delegated(file: FileParity) -> str:
+    delegate = file.description.delegate
+    outside = sum(delegate.outside.values())
+    if not delegate.partitions:
+        return "-"
+    count = "1 partition" if delegate.partitions == 1 else f"{delegate.partitions} partitions"
+    return f"{delegate.name}, {count}" + (f", {outside} outside" if outside else "")
+
+
+def _times(latency: Latency) -> tuple[str, ...]:
+    parts: list[Spread] = [latency.prepare, latency.run, latency.read]
+    return tuple(f"{part.median:.2f} / {part.p90:.2f}" for part in parts)
 
 
 def _memory(count: int | None) -> str:
     return "not measured" if count is None else f"{count / MEBIBYTE:.1f} MiB"
 
 
+def _ratio(count: int | None, whole: int | None) -> str:
+    return "-" if count is None or not whole else f"{count / whole:.0%}"
+
+
 def print_report(report: ParityReport) -> None:
-    """The table and one green or red verdict line per file, on standard output."""
+    """The table, as many files beside each other as there is room for, and a green or red verdict for each."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=LOG_WIDTH)
-    rows = [HEADINGS, *table_rows(report)]
-    if len(rows) <= FILES_ABREAST:
-        rows = list(zip(*rows, strict=True))  # one column per file
-    table = Table(*(Column(name, overflow="fold") for name in rows[0]))
-    for row in rows[1:]:
-        table.add_row(*row)
-    console.print(table)
+    rows = table_rows(report)
+    abreast = max(1, console.width // NARROWEST - 1)
+    pieces = -(-len(rows) // abreast)
+    each = -(-len(rows) // pieces)  # pieces of one width
+    for start in range(0, len(rows), each):
+        some = rows[start : start + each]
+        table = Table(Column(HEADINGS[0], no_wrap=True), *(Column(row[0], overflow="fold") for row in some))
+        for cells in list(zip(HEADINGS, *some, strict=True))[1:]:
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
+        console.print(table)
     height, width = report.pytorch.lr_size
     threads = report.pytorch.threads
     console.print(f"latency and memory: LR image of {width}x{height} pixels, {threads} thread(s), on this machine")
-    for file in report.files:
-        console.print(Text(file.verdict(), style="bold green" if file.passed else "bold red"), soft_wrap=True)
+    computed = report.protocol["lpips"] if report.without_lpips is None else f"not computed: {report.without_lpips}"
+    console.print(f"LPIPS: {computed}", soft_wrap=True)
+    for one in (*report.files, *report.refused):
+        passed = isinstance(one, FileParity) and one.passed
+        console.print(Text(one.verdict(), style="bold green" if passed else "bold red"), soft_wrap=True)
 
 
 def _percent(share: float) -> str:
@@ -223,19 +123,3 @@ def _percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}"
     return "<0.01%" if share < 1e-4 else ">99.99%" if share > 0.9999 else f"{share:.2%}"
-
-
-def _tidy(decibel: float) -> str:
-    """Two decimals, without a minus before zero."""
-    return f"{round(decibel, 2) + 0.0:.2f}"
-
-
-def _plain(value: Any) -> Any:
-    """Paths as text, and null for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, Path):
-        return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as Xml
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
 from compress.checkpoint import Student, load_student, save_student
+from compress.cli import command_line
 from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
 from compress.evaluate import evaluate, torch_upscaler
 from compress.models import build
 from export.metadata import ENTRY
 from export.tflite import export_tflite
-from runtime.parity import check
-from runtime.verdict import FileParity, Limits, table_rows
+from runtime.gate import check
+from runtime.limits import Limits
+from runtime.parity import main
+from runtime.results import FileParity
+from runtime.verdict import HEADINGS, table_rows
 from tests.runtime.conftest import SCALE, edited, tiny_student
 
 
@@ -57,7 +62,7 @@ def test_good_files_pass(tiny, benchmark_set):
     assert 0 < int8_file.latency.median <= int8_file.latency.p90
     assert report.pytorch.lr_size == int8_file.latency.lr_size
     assert "PASS" in int8_file.verdict()
-    assert len({len(row) for row in table_rows(report)}) == 1
+    assert {len(row) for row in table_rows(report)} == {len(HEADINGS)}
 
 
 def test_float_student_judges_its_float_file(tiny, judge):
@@ -112,14 +117,14 @@ def test_float_weight_off_by_a_tenth_fails(tiny, judge, tmp_path):
     found = judge(edited(tiny.float_tflite, tmp_path / "f.tflite", _float_weight_off))
     assert not found.passed
     assert "PSNR against the reference" in found.failures[0]
-    assert "limit 60 dB" in found.failures[0]
+    assert "limit 110 dB" in found.failures[0]
 
 
 @pytest.mark.parametrize("fault", [_int8_weight_off, _zero_point_off])
 def test_int8_faults_fail(tiny, judge, tmp_path, fault):
     found = judge(edited(tiny.int8_tflite, tmp_path / "q.tflite", fault))
     assert not found.passed
-    assert "limit 2 LSB" in found.failures[0]
+    assert any("limit 2 LSB" in failure for failure in found.failures)
     assert found.verdict().startswith("q.tflite: FAIL")
 
 
@@ -149,24 +154,45 @@ def test_same_weights_in_another_file_are_stale_too(tiny, judge, tmp_path):
     assert [failure.partition(":")[0] for failure in found.failures] == ["stale"]
 
 
-def test_another_scale_is_refused(tiny, judge, tmp_path):
+def _without_metadata(model):
+    model.metadata = [entry for entry in model.metadata if entry.name != ENTRY.encode()]
+
+
+def _with_another_range(model):
+    (entry,) = [one for one in model.metadata if one.name == ENTRY.encode()]
+    plain = json.loads(bytes(model.buffers[entry.buffer].data))
+    model.buffers[entry.buffer].data = list(json.dumps(plain | {"value_range": [-1, 1]}).encode())
+
+
+def test_foreign_files_fail_by_name_and_the_others_are_judged(tiny, benchmark_set, tmp_path):
     save_student(Student.of(build("anchor", {"scale": 3, "channels": 8, "blocks": 1})), tmp_path / "x3.pt")
     export_tflite(load_student(tmp_path / "x3.pt"), tmp_path / "x3.tflite", "float32")
-    with pytest.raises(BadInput, match="expected a file of the student's scale x2, found x3"):
-        judge(tmp_path / "x3.tflite")
+    (tmp_path / "torn.tflite").write_bytes(tiny.int8_tflite.read_bytes()[:3000])
+    foreign = {
+        tmp_path / "x3.tflite": "expected a file of the student's scale x2, found x3",
+        edited(tiny.int8_tflite, tmp_path / "bare.tflite", _without_metadata): "without its metadata",
+        edited(
+            tiny.float_tflite, tmp_path / "range.tflite", _with_another_range
+        ): "expected the value range (0, 1), found",
+        tmp_path / "torn.tflite": "torn.tflite",
+    }
+    paths = [tiny.float_tflite, *foreign, tiny.int8_tflite]
+    report = check(load_student(tiny.int8_pt), paths, [benchmark_set], runs=1)
+    assert not report.passed
+    assert [file.path for file in report.files] == [tiny.float_tflite, tiny.int8_tflite]
+    assert all(file.passed for file in report.files)
+    assert [one.path for one in report.refused] == list(foreign)
+    for one, words in zip(report.refused, foreign.values(), strict=True):
+        assert words in one.reason
+        assert one.verdict().startswith(f"{one.name}: FAIL  expected")
+    rows = {row[0]: row for row in table_rows(report)}
+    assert rows["x3.tflite"][:3] == ("x3.tflite", "litert", "FAIL")
 
 
-def test_no_metadata_is_refused(tiny, judge, tmp_path):
-    def forget(model):
-        model.metadata = [entry for entry in model.metadata if entry.name != ENTRY.encode()]
-
-    with pytest.raises(BadInput, match="without its metadata"):
-        judge(edited(tiny.int8_tflite, tmp_path / "q.tflite", forget))
-
-
-def test_int8_file_needs_its_int8_student(tiny, judge):
-    with pytest.raises(BadInput, match="give the int8 student"):
-        judge(tiny.int8_tflite, tiny.float_pt)
+def test_int8_file_needs_its_int8_student(tiny, benchmark_set):
+    report = check(load_student(tiny.float_pt), [tiny.int8_tflite, tiny.float_tflite], [benchmark_set], runs=1)
+    assert "give the int8 student" in report.refused[0].reason
+    assert report.files[0].passed
 
 
 def test_unsaved_student_is_refused(tiny, benchmark_set):
@@ -188,29 +214,63 @@ def folder(tmp_path) -> Path:
     return tmp_path / "photographs"
 
 
-def test_command_passes_and_writes_json(tiny, tmp_path, folder):
-    out = tmp_path / "out.json"
-    run = _command(tiny.int8_pt, tiny.float_tflite, tiny.int8_tflite, "--images", folder, "--json", out)
-    assert run.returncode == 0, run.stderr
+def test_command_passes_and_writes_json_and_junit(tiny, tmp_path, folder):
+    out, junit = tmp_path / "out.json", tmp_path / "junit.xml"
+    engines = ("--engines", "litert", "litert-builtin")
+    files = (tiny.float_tflite, tiny.int8_tflite, tiny.int8_onnx)
+    run = _command(
+        tiny.int8_pt, *files, *engines, "--images", folder, "--json", out, "--junit", junit, "--lpips", "none", "--runs", 2
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
     assert "int8.tflite: PASS  max 0 LSB, 100.00% identical" in run.stdout
+    assert "int8.tflite on litert-builtin: PASS" in run.stdout
+    assert "LPIPS: not computed: --lpips none" in run.stdout
     content = json.loads(out.read_text())
     assert content["passed"] is True
-    assert [file["description"]["metadata"]["precision"] for file in content["files"]] == ["float32", "int8"]
-    assert content["files"][1]["agreement"]["max_lsb"] == 0
-    assert content["files"][1]["sets"][0]["images"] == 1
     assert content["student"] == load_student(tiny.int8_pt).file_hash
+    assert [file["engine"] for file in content["files"]] == ["litert", "litert-builtin"] * 2 + ["onnxruntime"]
+    int8 = content["files"][2]
+    assert int8["agreement"]["max_lsb"] == 0
+    assert int8["sets"][0]["images"] == 1
+    assert int8["limits"]["int8_lsb"] == 2
+    assert int8["latency"]["runs"] == 2
+    suite = Xml.parse(junit).getroot()[0]
+    assert suite.attrib["tests"] == "5"
+    assert suite.attrib["failures"] == suite.attrib["errors"] == "0"
 
 
 def test_command_fails_with_the_figure_and_the_limit(tiny, tmp_path, folder):
-    path = edited(tiny.int8_tflite, tmp_path / "planted.tflite", _int8_weight_off)
-    run = _command(tiny.int8_pt, path, "--images", folder, "--json", tmp_path / "out.json")
+    path = edited(tiny.int8_tflite, tmp_path / "planted\x07.tflite", _int8_weight_off)
+    bare = edited(tiny.int8_tflite, tmp_path / "bare.tflite", _without_metadata)
+    out, junit = tmp_path / "out.json", tmp_path / "junit.xml"
+    run = _command(tiny.int8_pt, path, bare, "--images", folder, "--json", out, "--junit", junit, "--runs", 1)
     assert run.returncode == 1, run.stderr
-    assert "planted.tflite: FAIL  largest difference" in run.stdout
-    assert json.loads((tmp_path / "out.json").read_text())["passed"] is False
+    assert "FAIL  largest difference" in run.stdout
+    assert "bare.tflite: FAIL  expected a .tflite that pocketsr exported" in run.stdout
+    content = json.loads(out.read_text())
+    assert content["passed"] is False
+    assert content["refused"][0]["path"] == str(bare)
+    planted, refused = Xml.parse(junit).getroot()[0].iter("testcase")
+    assert planted.attrib["name"] == "planted?.tflite [litert]"
+    assert "limit 2 LSB" in planted.find("failure").attrib["message"]
+    assert "without its metadata" in refused.find("error").attrib["message"]
 
 
-def test_command_explains_bad_input(tiny, folder):
-    run = _command(tiny.float_pt, tiny.int8_tflite, "--images", folder)
-    assert run.returncode == 2
-    assert "error: expected the int8 student" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--engines", "onnxruntime"), "expected a .onnx among the files for the engine onnxruntime, found none"),
+        (("--engines", "lightrt"), "expected an engine out of"),
+        (("--limits", "none.yaml"), "expected a YAML file of limits, found nothing at none.yaml"),
+        (("--loss", "-1"), "expected a number of at least 0 for loss"),
+        (("--lpips", "none", "--lpips_change", "0.1"), "name a backbone with --lpips"),
+        (("nothing.tflite",), "expected an exported file, found nothing at nothing.tflite"),
+    ],
+)
+def test_wrong_arguments_are_a_sentence(tiny, folder, arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        command_line(main, [str(tiny.int8_pt), str(tiny.int8_tflite), *arguments, "--images", str(folder)])
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -1,0 +1,54 @@
+"""Which engines run which files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.errors import BadInput
+from runtime.engines import BY_SUFFIX, Opener, opener_of
+
+OWN = {engine: suffix for suffix, engine in BY_SUFFIX.items()}
+OTHERS = ".tflite"  # what engines run that are no format's own: LiteRT without its delegate, TensorFlow, devices
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A file, the name of an engine for it, and what opens it there; all that the engine needs is installed."""
+
+    path: Path
+    engine: str
+    opener: Opener
+
+
+def takes(engine: str, path: Path) -> bool:
+    """Whether an engine, named with its argument or without, runs files of that suffix."""
+    return OWN.get(engine.partition(":")[0], OTHERS) == path.suffix.lower()
+
+
+def choose(paths: Sequence[Path], engines: Sequence[str] = ()) -> list[Choice]:
+    """Every file on each of the engines that takes it; on its format's own where none of them does, or none is named.
+
+    Raises:
+        BadInput: no file at all, a path where there is nothing, a kind of file or an engine that is unknown or not
+            installed, or a named engine that takes none of the files.
+    """
+    if not paths:
+        raise BadInput("expected files to judge, found none: name exported files.")
+    for path in paths:
+        if not path.exists():
+            raise BadInput(f"expected an exported file, found nothing at {path}: check the path.")
+        if path.suffix.lower() not in BY_SUFFIX:
+            raise BadInput(f"expected a model file ({', '.join(BY_SUFFIX)}), found {path}: name an exported file.")
+    for name in engines:
+        if not any(takes(name, path) for path in paths):
+            opener_of(f"model{OWN.get(name, OTHERS)}", name)  # says so where the name is unknown
+            kind = OWN.get(name.partition(":")[0], OTHERS)
+            raise BadInput(
+                f"expected a {kind} among the files for the engine {name}, found none: add one, or leave the engine out."
+            )
+    pairs = dict.fromkeys(
+        (path, name)
+        for path in paths
+        for name in [one for one in engines if takes(one, path)] or [BY_SUFFIX[path.suffix.lower()]]
+    )
+    return [Choice(path, name, opener_of(path, name)) for path, name in pairs]

@@ -57,6 +57,13 @@ def _pytorch() -> Opener:
     return PytorchEngine.open
 
 
+def _adb(serial: str | None) -> Opener:
+    from runtime.engines import adb
+
+    adb.preload()
+    return lambda path, threads: adb.AdbEngine(path, threads, serial=serial)
+
+
 ENGINES: dict[str, Callable[[], Opener]] = {
     "litert": _litert,
     "litert-builtin": _litert_builtin,
@@ -66,6 +73,8 @@ ENGINES: dict[str, Callable[[], Opener]] = {
     "ncnn": _ncnn,
     "pytorch": _pytorch,
 }
+DEVICES: dict[str, Callable[[str | None], Opener]] = {"adb": _adb}
+"""Engines on other machines than this one: NAME, or NAME:WHICH where there are several. They are asked for by name only."""
 BY_SUFFIX = {
     ".tflite": "litert",
     ".onnx": "onnxruntime",
@@ -83,7 +92,8 @@ def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1)
         path: a .tflite, .onnx, .mlpackage, .pte or .param of this project, or a student.pt.
         engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
             second opinion), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
-            ML), 'executorch', 'ncnn', 'pytorch' (the reference of parity); default: what the file's suffix says.
+            ML), 'executorch', 'ncnn', 'pytorch' (the reference of parity), 'adb' or 'adb:SERIAL' (a .tflite on a phone
+            that is connected; close the engine to leave nothing on it); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:
@@ -98,6 +108,10 @@ def opener_of(path: str | Path, engine: str | None = None) -> Opener:
     engine = engine or BY_SUFFIX.get(Path(path).suffix.lower())
     if engine is None:
         raise BadInput(f"expected a model file ({', '.join(BY_SUFFIX)}), found {path}: name an exported file.")
+    name, colon, which = engine.partition(":")
+    if name in DEVICES and not (colon and not which):
+        return DEVICES[name](which or None)
     if engine not in ENGINES:
-        raise BadInput(f"expected an engine out of {', '.join(ENGINES)}, found {engine!r}: choose one.")
+        known = ", ".join((*ENGINES, *(f"{one}, {one}:WHICH" for one in DEVICES)))
+        raise BadInput(f"expected an engine out of {known}, found {engine!r}: choose one.")
     return ENGINES[engine]()

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,17 +87,30 @@ class Result:
     timing: Timing
 
 
+class Unavailable(BadInput):
+    """An engine, or the device that it runs on, is not here."""
+
+
 class Engine(ABC):
-    """An opened model. One image at a time; not to be shared between threads."""
+    """An opened model, which `with` closes. One image at a time; not to be shared between threads."""
 
     def __init__(self, path: Path, metadata: Metadata, threads: int):
         if threads < 1:
             raise BadInput(f"expected 1 thread or more, found {threads}: use the number of fast cores.")
         self.path, self.metadata, self.threads = path, metadata, threads
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     @property
     def scale(self) -> int:
         return self.metadata.scale
+
+    def close(self) -> None:  # noqa: B027
+        """Gives back what the model holds outside of this process, where it does; it runs no more images afterwards."""
 
     def file_bytes(self) -> int:
         """Size on disk, of all its files where the model is a folder."""

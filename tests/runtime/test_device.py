@@ -1,0 +1,509 @@
+"""Devices over adb, end to end: Debian's adb and adbd, the runner built from C, real files; skipped where they cannot be had.
+
+No phone was at hand. A daemon on Linux gives real protocol, files, exit codes, disconnections and full disks, but no dialog for
+authorization: what adb prints then is only parsed here.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.errors import BadInput
+from compress.files import sha256
+from runtime.device.__main__ import main
+from runtime.device.adb import Gone, choose, devices, parse_devices
+from runtime.device.build import STAMP, Bundle, bundle_of
+from runtime.device.toolchain import ABIS, ROOT
+from runtime.engines import open_model
+from runtime.engines.adb import AdbEngine
+from runtime.engines.base import from_pixels
+from tests.runtime.adbd import Device, Network, network, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and the runner's build are Linux's")
+ZOO = ROOT / "zoo"
+FILES = {"int8": ZOO / "anchor_x4_int8.tflite", "float32": ZOO / "anchor_x4_float32.tflite"}
+STUDENT, SCALE = ZOO / "anchor_x4_int8.pt", 4
+PRINTED = """\
+* daemon not running; starting now at tcp:5037
+* daemon started successfully
+List of devices attached
+28021FDH2000AB         device usb:1-4 product:panther model:Pixel_7 device:panther transport_id:3
+R58M12ABCDE            unauthorized usb:1-1 transport_id:4
+emulator-5554          offline transport_id:2
+0123456789ABCDEF       no permissions (missing udev rules? user is in the plugdev group); see [http://developer.android.com/tools/device.html] usb:1-2 transport_id:5
+adb-28021FDH2000AB-hNK2gq (2)._adb-tls-connect._tcp device product:panther model:Pixel_7 device:panther transport_id:6
+192.168.1.7:5555       connecting
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """The runner for this machine."""
+    abi = next((abi.name for abi in ABIS.values() if abi.machine == os.uname().machine), "none")
+    try:
+        return bundle_of(abi)
+    except BadInput as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory, bundle) -> Iterator[Network]:
+    try:
+        context = network(tmp_path_factory.mktemp("network"))
+        opened = context.__enter__()
+    except BadInput as error:
+        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{opened.bin}{os.pathsep}{os.environ['PATH']}")
+        yield opened
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def phone(net) -> Device:
+    """The device that most tests use."""
+    return net.device(7001)
+
+
+@pytest.fixture
+def plug(net) -> Iterator[Callable[..., Device]]:
+    """Plugs in more devices, for one test."""
+    plugged: list[Device] = []
+
+    def add(port: int, **options: Any) -> Device:
+        plugged.append(net.device(port, **options))
+        return plugged[-1]
+
+    yield add
+    for one in plugged:
+        one.forget()
+
+
+@pytest.fixture
+def engine(phone) -> Iterator[AdbEngine]:
+    with opened(phone) as one:
+        yield one
+
+
+def opened(phone: Device, precision: str = "int8") -> AdbEngine:
+    one = open_model(FILES[precision], engine=f"adb:{phone.serial}")
+    assert isinstance(one, AdbEngine)
+    return one
+
+
+def stored(phone: Device) -> list[str]:
+    return sorted(path.name for path in phone.storage.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_device_computes_what_this_machine_computes(phone, photograph, precision):
+    here = open_model(FILES[precision])
+    with opened(phone, precision) as there:
+        for image in (photograph, photograph[::2, 5:], np.full((1, 1, 3), 200, np.uint8)):
+            result = there.upscale(image)
+            assert np.array_equal(result.raw, here.upscale(image).raw)  # one processor, one library
+            assert min(result.timing.prepare, result.timing.run) > 0
+            assert result.timing.read >= 0
+        description = there.describe()
+    assert description.native
+    assert description.engine == f"adb:{phone.serial}"
+    assert description.version.startswith("ai-edge-litert ")
+    assert description.metadata == here.metadata
+
+
+def test_memory_is_the_devices(engine):
+    small, large = engine.peak_memory(64, 64), engine.peak_memory(256, 256)
+    assert 0 < small < large < 2**28
+    assert large - small > 3 * SCALE**2 * (256**2 - 64**2)  # the output alone
+
+
+def test_several_runs_are_one_process(engine, photograph):
+    _, report = engine.measure(photograph, runs=5, warmup=2)
+    assert len(report.run_ms) == 5
+    assert min(report.run_ms) > 0
+    assert report.open_ms > 0
+
+
+def test_engines_share_what_is_on_the_device(phone, engine):
+    folder = phone.storage / stored(phone)[0]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with opened(phone), opened(phone, "float32") as other:
+        after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+        assert len(stored(phone)) == 1
+        assert before.items() <= after.items()
+        assert len(after) == len(before) + 1
+        assert other.upscale(np.zeros((4, 4, 3), np.uint8)).image.shape == (4 * SCALE, 4 * SCALE, 3)
+    engine.upscale(np.zeros((4, 4, 3), np.uint8))  # the first one's folder is still there
+    assert not list(folder.glob("*put"))
+
+
+def test_a_closed_engine_leaves_nothing_and_says_so(phone, photograph):
+    one = opened(phone)
+    assert len(stored(phone)) == 1
+    one.close()
+    one.close()
+    assert stored(phone) == []
+    with pytest.raises(BadInput, match="expected an open engine"):
+        one.upscale(photograph)
+
+
+PROGRAM = """
+import sys, time
+from runtime.engines import open_model
+engine = open_model({path!r}, engine="adb:{serial}")
+print("open", flush=True)
+{then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "number"),
+    [("", None), ("raise ValueError", None), ("time.sleep(60)", signal.SIGINT), ("time.sleep(60)", signal.SIGKILL)],
+    ids=["exit", "exception", "Ctrl-C", "kill"],
+)
+def test_nothing_is_left_however_the_process_ends(phone, then, number):
+    program = PROGRAM.format(path=str(FILES["int8"]), serial=phone.serial, then=then)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+        if number:
+            assert len(stored(phone)) == 1
+            process.send_signal(number)
+        process.wait(20)
+    until(lambda: stored(phone) == [])
+
+
+def test_folders_of_a_device_that_was_switched_off_are_removed_and_others_kept(phone):
+    (phone.storage / "pocketsr-999999-0123456789abcdef" / "x86_64").mkdir(parents=True)
+    (phone.storage / f"pocketsr-{os.getpid()}-0123456789abcdef").mkdir()  # a number that another process has now
+    (phone.storage / "pocketsr-notes").mkdir()  # not ours
+    program = PROGRAM.format(path=str(FILES["int8"]), serial=phone.serial, then="time.sleep(60)")
+    other = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout
+        assert other.stdout.readline() == "open\n"
+        (alive,) = set(stored(phone)) - {"pocketsr-notes"}
+        with opened(phone):
+            assert len(stored(phone)) == 3
+            assert alive in stored(phone)
+        assert stored(phone) == sorted(["pocketsr-notes", alive])
+    finally:
+        other.kill()
+        other.communicate()
+    until(lambda: stored(phone) == ["pocketsr-notes"])
+    (phone.storage / "pocketsr-notes").rmdir()
+
+
+def test_a_device_that_is_unplugged_half_way(plug, photograph):
+    phone = plug(7002)
+    one, errors = opened(phone), []
+
+    def run() -> None:
+        try:
+            one.measure(np.tile(photograph, (2, 2, 1)), runs=10_000, warmup=0)
+        except BadInput as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    folder = phone.storage / stored(phone)[0]
+    until((folder / "running").exists)
+    until(lambda: (folder / "running").read_text().strip() != "")
+    phone.unplug()
+    thread.join(20)
+    (error,) = errors
+    assert isinstance(error, Gone)
+    assert f"expected the device {phone.serial} to stay connected while it runs an image of" in str(error)
+    until(lambda: stored(phone) == [])  # its own shell saw the end
+    with pytest.raises(BadInput, match="device"):
+        one.upscale(photograph)
+    phone.plug()
+    with opened(phone) as again:  # while the first one is still open
+        again.upscale(photograph)
+    one.close()
+    assert stored(phone) == []
+
+
+def test_a_device_without_room(plug):
+    small = plug(7003, size="4m")
+    with pytest.raises(
+        BadInput, match=r"expected \d+\.\d MB of free space for x86_64|arm64-v8a on the device .*: free some"
+    ):
+        opened(small)
+    assert small.left() == []
+    tight = plug(7004, size="17m")
+    with opened(tight) as one:
+        with pytest.raises(BadInput, match="expected room for the output on the device"):
+            one.upscale(np.zeros((300, 300, 3), np.uint8))
+        one.upscale(np.zeros((8, 8, 3), np.uint8))  # and works on with less
+    assert tight.left() == []
+
+
+def test_a_device_with_another_processor(plug):
+    old = plug(7005, programs={"uname": "[ $1 = -m ] && echo armv7l || exec /usr/bin/uname $@\n"})
+    with pytest.raises(BadInput, match="expected a device with a processor of arm64-v8a or x86_64, found armv7l on"):
+        opened(old)
+    assert stored(old) == []
+    old.forget()
+    other = "arm64-v8a" if os.uname().machine == "x86_64" else "x86_64"
+    try:
+        bundle_of(other)
+    except BadInput as error:
+        pytest.skip(str(error))
+    properties = f"case $1 in ro.product.cpu.abi) echo {other};; ro.product.model) echo Test;; esac\n"
+    liar = plug(7006, programs={"getprop": properties})
+    with pytest.raises(BadInput, match=r"to run programs in .*, found that it does not"):
+        opened(liar)
+    assert stored(liar) == []
+
+
+def test_which_device(net, plug, phone, photograph):
+    properties = (
+        "case $1 in *abi) uname -m;; *model) echo 'Pixel 7';; *manufacturer) echo Google;; *release) echo 14;; esac\n"
+    )
+    second = plug(7007, programs={"getprop": properties})
+    assert {one.serial for one in devices() if one.state == "device"} == {phone.serial, second.serial}
+    with pytest.raises(BadInput, match=rf"expected one device, found .*{second.serial}.*: choose one as adb:SERIAL"):
+        open_model(FILES["int8"], engine="adb")
+    with pytest.raises(BadInput, match=r"expected a device 127\.0\.0\.1:1, found"):
+        open_model(FILES["int8"], engine="adb:127.0.0.1:1")
+    with opened(phone) as one, opened(second) as two:
+        assert np.array_equal(one.upscale(photograph).raw, two.upscale(photograph).raw)
+        assert "Google Pixel 7, Android 14" in two.describe().version
+    second.unplug()
+    until(lambda: net.adb("-s", second.serial, "get-state").strip() != "device")
+    with pytest.raises(BadInput, match=f"expected the device {second.serial} to be ready, found it offline: unplug it"):
+        choose(second.serial)
+    second.forget()
+    assert choose() == phone.serial
+
+
+def test_no_device_and_no_adb(net, monkeypatch, tmp_path):
+    net.start_server(15038)
+    with monkeypatch.context() as patch:
+        patch.setenv("TEST_ADB_PORT", "15038")
+        with pytest.raises(BadInput, match="expected a device, found none: connect one"):
+            open_model(FILES["int8"], engine="adb")
+        patch.setenv("ADB_SERVER_SOCKET", "tcp:192.0.2.1:5037")  # where no server can be started
+        with pytest.raises(BadInput, match="expected adb's server to run, found that it does not start"):
+            open_model(FILES["int8"], engine="adb")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match="expected adb, which talks to phones, found it missing: install"):
+        open_model(FILES["int8"], engine="adb")
+
+
+def test_reads_what_adb_prints():
+    found = {one.serial: one.state for one in parse_devices(PRINTED)}
+    assert found == {
+        "28021FDH2000AB": "device",
+        "R58M12ABCDE": "unauthorized",
+        "emulator-5554": "offline",
+        "0123456789ABCDEF": "no permissions",
+        "adb-28021FDH2000AB-hNK2gq (2)._adb-tls-connect._tcp": "device",
+        "192.168.1.7:5555": "connecting",
+    }
+    (unauthorized,) = (one for one in parse_devices(PRINTED) if one.state == "unauthorized")
+    assert "found it unauthorized: unlock it, and allow USB debugging" in unauthorized.complaint
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A folder like an export's: a file with its golden vectors."""
+    folder = tmp_path_factory.mktemp("export")
+    shutil.copyfile(FILES["int8"], folder / "student_int8.tflite")
+    lr = np.random.default_rng(3).integers(0, 256, (48, 48, 3), np.uint8)
+    np.savez(folder / "golden.npz", lr=lr, sr_int8=open_model(STUDENT).upscale(lr).image)
+    return folder
+
+
+def test_command_runs_the_golden_vector_on_all_devices(exported, plug, phone, command, tmp_path):
+    second = plug(7008)
+    file, report = exported / "student_int8.tflite", tmp_path / "report.json"
+    run = command("runtime.device", file, "--runs", "4", "--json", report)
+    assert run.returncode == 0, run.stderr
+    assert "48x48 pixels" in run.stdout
+    figures = json.loads(report.read_text())
+    assert figures["passed"]
+    assert {row["serial"] for row in figures["devices"]} == {phone.serial, second.serial}
+    for row in figures["devices"]:
+        assert f"{row['serial']}: PASS" in run.stdout
+        assert row["agreement"]["max_lsb"] <= 1
+        assert len(row["run_ms"]) == 4
+        assert min(row["run_ms"]) <= row["median_ms"] <= row["p90_ms"] <= max(row["run_ms"])
+        assert row["peak_bytes"] > 0
+    second.unplug()
+    run = command("runtime.device", file)  # one of two is not ready
+    assert run.returncode == 1
+    assert f"{second.serial}: FAIL  expected the device {second.serial} to be ready, found it offline" in run.stdout
+    assert f"{phone.serial}: PASS" in run.stdout
+    assert stored(phone) == []
+
+
+def test_command_fails_for_wrong_values_and_refuses_other_folders(exported, phone, command, tmp_path):
+    vectors = dict(np.load(exported / "golden.npz"))
+    wrong = vectors["sr_int8"].copy()
+    wrong[10:12] += 3  # 2 of 96 rows
+    np.savez(tmp_path / "golden.npz", lr=vectors["lr"], sr_int8=wrong)
+    file = exported / "student_int8.tflite"
+    run = command("runtime.device", file, "--golden", tmp_path, "--serial", phone.serial)
+    assert run.returncode == 1
+    assert "FAIL  largest difference" in run.stdout
+    np.savez(tmp_path / "golden.npz", lr=vectors["lr"], sr_float32=np.zeros((96, 96, 3), np.float32))
+    with pytest.raises(BadInput, match="expected golden vectors of int8"):
+        main(file, golden=tmp_path)
+    with pytest.raises(BadInput, match="expected golden vectors, found none"):
+        main(file, golden=tmp_path / "nothing")
+    (tmp_path / "golden.npz").write_bytes((exported / "golden.npz").read_bytes()[:-100])
+    with pytest.raises(BadInput, match="expected golden vectors, found a damaged file"):
+        main(file, golden=tmp_path)
+    with pytest.raises(BadInput, match="expected a device nobody"):
+        main(file, serial=["nobody"])
+    with pytest.raises(BadInput, match="expected at least 1 run"):
+        main(file, runs=0)
+    run = command("runtime.device", tmp_path / "golden.npz")
+    assert run.returncode == 2
+    assert "expected a .tflite file" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_stale_file_is_named(exported, tmp_path):
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    file, manifest = tmp_path / "student_int8.tflite", tmp_path / "manifest.json"
+    rows = [{"file": file.name, "sha256": "0" * 64}]
+    manifest.write_text(json.dumps({"files": rows, "golden": {"sha256": sha256(tmp_path / "golden.npz")}}))
+    with pytest.raises(BadInput, match=r"expected the student_int8.tflite that .* lists, found another"):
+        main(file)
+    rows[0]["sha256"] = sha256(file)
+    manifest.write_text(json.dumps({"files": rows, "golden": {"sha256": "0" * 64}}))
+    with pytest.raises(BadInput, match=r"expected the golden.npz that .* lists, found another"):
+        main(file)
+    manifest.write_text("[]")
+    with pytest.raises(BadInput, match="expected the manifest of an export"):
+        main(file)
+
+
+# The runner alone, on this machine
+
+
+def runner(bundle: Bundle, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*bundle.command, *map(str, arguments)],
+        cwd=bundle.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def call(bundle, tmp_path):
+    """Calls the runner with a .tflite's bytes and options."""
+    (tmp_path / "in").write_bytes(
+        from_pixels(np.zeros((16, 24, 3), np.uint8), open_model(FILES["int8"]).metadata.input)
+    )
+    size = ["--height", 16, "--width", 24]
+
+    def run(content: bytes, *options: object, target: str = "out") -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "model").write_bytes(content)
+        return runner(bundle, tmp_path / "model", tmp_path / "in", tmp_path / target, *(options or size))
+
+    return run
+
+
+def test_runner_contains_damaged_files(call, tmp_path):
+    whole, random = FILES["int8"].read_bytes(), np.random.default_rng(5)
+    codes = set()
+    for kind in range(60):
+        content = bytearray(whole)
+        place = int(random.integers(len(content)))
+        if kind % 3 == 0:
+            content = content[:place]
+        elif kind % 3 == 1:
+            content[place : place + 4] = b"\xff\xff\xff\x7f"
+        else:
+            for one in random.integers(len(content), size=40):
+                content[one] ^= 1 << int(random.integers(8))
+        (tmp_path / "out").unlink(missing_ok=True)
+        run = call(bytes(content))
+        codes.add(run.returncode)
+        assert run.returncode in (0, 2), run
+        assert (tmp_path / "out").exists() == (run.returncode == 0)
+        if run.returncode:
+            assert run.stderr.startswith("error: expected ")
+            assert run.stderr.count("\n") == 1
+    assert codes == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--height", 16, "--width", 25], "expected 1200 bytes of input, found fewer"),
+        (["--height", 16, "--width", 23], "expected 1104 bytes of input, found more"),
+        (["--height", 0, "--width", 24], "expected --height to be a whole number from 1 to 32768, found 0"),
+        (["--height", 16, "--width", "24x"], "expected --width to be a whole number"),
+        (["--height", 16, "--width"], "expected --width to be a whole number from 1 to 32768, found nothing"),
+        (["--height", 16], "expected MODEL INPUT OUTPUT --height H --width W, found fewer"),
+        (["--height", 16, "--width", 24, "--gpu"], "expected known options, found --gpu"),
+    ],
+)
+def test_runner_refuses(call, options, sentence):
+    run = call(FILES["int8"].read_bytes(), *options)
+    assert run.returncode == 2
+    assert sentence in run.stderr
+
+
+def test_runner_writes_the_whole_output_or_none(call, tmp_path):
+    run = call(FILES["int8"].read_bytes(), target="nowhere/out")
+    assert run.returncode == 2
+    assert "expected to write" in run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model"]
+    assert call(FILES["int8"].read_bytes()).returncode == 0
+    assert (tmp_path / "out").stat().st_size == 16 * 24 * 3 * SCALE**2
+
+
+def test_runner_is_built_once_and_again_when_it_is_not_whole(bundle, tmp_path):
+    built = bundle_of(bundle.abi, tmp_path / "new")
+    when = (built.folder / STAMP).stat().st_mtime_ns
+    assert bundle_of(bundle.abi, built.folder) == built
+    assert (built.folder / STAMP).stat().st_mtime_ns == when
+    (built.folder / "libLiteRt.so").unlink()
+    again = bundle_of(bundle.abi, built.folder)
+    assert again.files["libLiteRt.so"] == built.files["libLiteRt.so"]
+    assert (again.folder / "libLiteRt.so").is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").touch()
+    with pytest.raises(BadInput, match="found other things"):
+        bundle_of(bundle.abi, tmp_path / "mine")
+    with pytest.raises(BadInput, match="expected an ABI out of"):
+        bundle_of("riscv64")
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["mine", "new"]
+
+
+@pytest.mark.parametrize("abi", list(ABIS.values()), ids=list(ABIS))
+def test_bundle_needs_nothing_of_the_device(abi):
+    try:
+        folder = bundle_of(abi.name).folder
+    except BadInput as error:
+        pytest.skip(str(error))
+    names = {path.name for path in folder.iterdir()} - {STAMP}
+    assert {"pocketsr_run", "libLiteRt.so", abi.loader} <= names
+    for name in names:
+        assert int.from_bytes((folder / name).read_bytes()[18:20], "little") == abi.elf
+        wanted = subprocess.run(
+            ["readelf", "--dynamic", folder / name], capture_output=True, text=True, check=True
+        ).stdout
+        assert {line.split("[")[1].rstrip("]") for line in wanted.splitlines() if "(NEEDED)" in line} <= names

@@ -10,6 +10,10 @@ class BadInput(Exception):
     """The user's input cannot be used. The message is one sentence for a person; commands exit with 2."""
 
 
+class Unavailable(BadInput):
+    """A package or a device that was asked for is not here."""
+
+
 class StoppedRun(Exception):
     """A run could not go on (diverged training, say). The message says at which step and what to try; exit 1."""
 

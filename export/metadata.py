@@ -5,14 +5,19 @@ In a .tflite the JSON below is a metadata buffer named `pocketsr.json`, in an .o
 it is a third file, which names their hashes.
 """
 
+import builtins
 import dataclasses
+import itertools
 import json
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from compress.errors import BadInput
 from compress.files import sha256
+from export.tflite_entry import MAGIC, Damaged, read_entry
 
 Precision = Literal["float32", "float16", "int8", "int16x8", "mixed", "int8-weights", "int8-dynamic"]
 INTEGER: tuple[Precision, ...] = ("int8", "int16x8", "mixed")
@@ -90,11 +95,16 @@ class Metadata:
                 raise BadInput(
                     f"expected metadata version {VERSION}, found {plain['version']} in {source}: update pocketsr to read it."
                 )
+            json.dumps(plain, ensure_ascii=False).encode()  # half a surrogate pair could not be printed
             plain["value_range"] = tuple(plain["value_range"])
-            return cls(**{**plain, "input": Image(**plain["input"]), "output": Image(**plain["output"])})
-        except (ValueError, TypeError, KeyError) as error:
+            images = {end: Image(**plain[end]) for end in ("input", "output")}
+            metadata = cls(**{**plain, **images})
+            _check_values(metadata)
+            return metadata
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            said = (ascii(str(error))[1:-1] or type(error).__name__)[:200]  # it may quote the file
             raise BadInput(
-                f"expected the metadata that pocketsr writes, found something else in {source} ({error}): export it again."
+                f"expected the metadata that pocketsr writes, found something else in {source} ({said}): export it again."
             ) from error
 
 
@@ -114,7 +124,7 @@ def read_ncnn(path: str | Path) -> tuple[Metadata, tuple[str, str]]:
         hashes = {file: plain.pop(f"{file.suffix[1:]}_sha256") for file in (param, weights)}
         blobs = plain.pop("blobs")
         names = str(blobs["input"]), str(blobs["output"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(
             f"expected the metadata that pocketsr writes, found something else in {beside} ({error}): export it again."
         ) from error
@@ -125,20 +135,22 @@ def read_ncnn(path: str | Path) -> tuple[Metadata, tuple[str, str]]:
 
 
 def read_tflite(path: str | Path) -> Metadata | None:
-    """The metadata of a .tflite; None where it has none (a file of another program).
+    """The metadata of a .tflite; None where it has none (a file of another program). Needs nothing of LiteRT.
 
     Raises:
-        BadInput: no such file, or not a .tflite.
+        BadInput: no such file, not a .tflite, or a damaged one.
     """
-    return metadata_of(tflite_model(path), path)
-
-
-def metadata_of(model: Any, path: str | Path) -> Metadata | None:
-    """The metadata in a parsed .tflite (`ModelT`); None where it has none. `path` is for messages of BadInput."""
-    for entry in model.metadata or []:
-        if entry.name == ENTRY.encode():
-            return Metadata.from_json(bytes(model.buffers[entry.buffer].data).decode(), str(path))
-    return None
+    path = Path(path)
+    _check_tflite(path)
+    try:
+        with path.open("rb") as file:
+            content = read_entry(file, ENTRY.encode())
+        text = None if content is None else content.decode()
+    except (Damaged, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"expected a whole .tflite, found a damaged one in {path} ({error}): export it again."
+        ) from error
+    return None if text is None else Metadata.from_json(text, str(path))
 
 
 def tflite_model(path: str | Path) -> Any:
@@ -146,11 +158,8 @@ def tflite_model(path: str | Path) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"expected a .tflite file, found nothing at {path}: check the path.")
+    _check_tflite(path)
     content = path.read_bytes()
-    if len(content) < 8 or content[4:8] != b"TFL3":
-        raise BadInput(f"expected a .tflite file, found some other kind of file in {path}: check the path.")
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
         if not model.subgraphs or not model.operatorCodes:
@@ -158,3 +167,47 @@ def tflite_model(path: str | Path) -> Any:
         return model
     except Exception as error:  # flatbuffers raises struct.error, IndexError, TypeError... on damaged content
         raise BadInput(f"expected a whole .tflite, found a damaged one in {path}: export it again.") from error
+
+
+def _check_tflite(path: Path) -> None:
+    if not path.is_file():
+        raise BadInput(f"expected a .tflite file, found nothing at {path}: check the path.")
+    with path.open("rb") as file:
+        if file.read(8)[4:] != MAGIC:
+            raise BadInput(f"expected a .tflite file, found some other kind of file in {path}: check the path.")
+
+
+def _check_values(metadata: Metadata) -> None:
+    """Raises TypeError for a field that holds another type than the class says, ValueError for sizes of no image."""
+    for part in (metadata, metadata.input, metadata.output):
+        for name, kind in get_type_hints(type(part)).items():
+            if not _fits(getattr(part, name), kind):
+                raise TypeError(f"{name}: {getattr(part, name)!a:.40}")
+    sizes = [] if metadata.sizes == "any" else metadata.sizes
+    counts = [metadata.scale, 1 if metadata.largest is None else metadata.largest, *itertools.chain(*sizes)]
+    if min(counts) < 1 or metadata.sizes == [] or any(len(size) != 2 for size in sizes):
+        raise ValueError("a size that no image has")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as the fields above declare them; whole numbers are floats, too, and bools are none."""
+    inner = get_args(kind)
+    match get_origin(kind) or kind:
+        case typing.Any:
+            return True
+        case typing.Literal:
+            return isinstance(value, str) and value in inner
+        case typing.Union | types.UnionType:
+            return any(_fits(value, one) for one in inner)
+        case builtins.list:
+            return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
+        case builtins.tuple:
+            return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+        case builtins.dict:
+            return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
+        case builtins.float:
+            return type(value) in (int, float)
+        case builtins.str:
+            return isinstance(value, str) and value.isprintable()
+        case plain:
+            return type(value) is plain

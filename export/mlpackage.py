@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from export.chatter import silenced
 
 
 def import_coremltools() -> Any:
-    """coremltools' module, without what it says about every library's version. Raises BadInput where it is missing.
+    """coremltools' module, without what it says about every library's version. Raises Unavailable where it is missing.
 
     It would import TensorFlow where that is installed, which nothing here asks for, takes seconds, and ends the process
     when PyTorch's triton is imported after it.
@@ -25,7 +25,7 @@ def import_coremltools() -> Any:
         with quiet():
             return importlib.import_module("coremltools")
     except ModuleNotFoundError as error:
-        raise BadInput(
+        raise Unavailable(
             "expected coremltools to read an .mlpackage, found it missing: pip install coremltools."
         ) from error
     finally:

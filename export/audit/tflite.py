@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from compress.errors import BadInput
 from export.audit.contents import Contents, Operator, Size, Tensor, chosen_size
 from export.chatter import silenced
-from export.metadata import metadata_of, tflite_model
+from export.metadata import read_tflite, tflite_model
 
 NUMPY = {
     "BOOL": np.bool_, "INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "UINT16": np.uint16, "INT32": np.int32,
@@ -50,7 +50,7 @@ def read_contents(path: Path, size: Size | None) -> Contents:
         outputs=tuple(names[i] for i in graph.outputs),
         size=chosen,
         any_size=resizable,
-        metadata=metadata_of(model, path),
+        metadata=read_tflite(path),
         graphs=len(model.subgraphs),
         kernels_refuse=refusal,
     )

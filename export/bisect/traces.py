@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compress.deploy import INPUT, Clip, DeployGraph
 from compress.errors import BadInput
 from export.chatter import silenced
-from export.metadata import ENTRY, Metadata, metadata_of, tflite_model
+from export.metadata import ENTRY, Metadata, read_tflite, tflite_model
 
 OUTPUT = "sr"
 Pixels = NDArray[np.uint8]
@@ -66,7 +66,7 @@ def trace(path: Path, graph: DeployGraph, pixels: Pixels) -> Trace:
 def metadata_in(path: Path) -> Metadata:
     """What a file says about itself. Raises BadInput for a file of another program, and as `trace`."""
     if path.suffix.lower() == ".tflite":
-        found = metadata_of(tflite_model(path), path)
+        found = read_tflite(path)
     elif path.suffix.lower() == ".onnx":
         found = _parsed({entry.key: entry.value for entry in _onnx_model(path).metadata_props}, path)
     elif path.suffix.lower() == ".mlpackage":

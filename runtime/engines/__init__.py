@@ -1,26 +1,31 @@
 """The engines that run a file, by name. Each is imported only when a file is opened with it."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from runtime.engines.base import Engine
+
+if TYPE_CHECKING:
+    from runtime.engines.litert import Kernels
 
 Opener = Callable[[Path, int], Engine]
 
 
-def _litert() -> Opener:
+def _litert(kernels: "Kernels") -> Opener:
     from runtime.engines import litert
 
     litert.preload()
-    return litert.LitertEngine
+    return lambda path, threads: litert.LitertEngine(path, threads, kernels=kernels)
 
 
-def _litert_builtin() -> Opener:
-    from runtime.engines import litert
+def _tensorflow() -> Opener:
+    from runtime.engines import tensorflow
 
-    litert.preload()
-    return lambda path, threads: litert.LitertEngine(path, threads, delegate=False)
+    tensorflow.preload()
+    return tensorflow.TensorflowEngine
 
 
 def _onnxruntime() -> Opener:
@@ -52,6 +57,10 @@ def _ncnn() -> Opener:
 
 
 def _pytorch() -> Opener:
+    if importlib.util.find_spec("torch") is None:
+        raise Unavailable(
+            "expected PyTorch to run a student.pt, found it missing: export the student, or pip install 'pocketsr[compress]'."
+        )
     from runtime.engines.pytorch import PytorchEngine
 
     return PytorchEngine.open
@@ -65,8 +74,10 @@ def _adb(serial: str | None) -> Opener:
 
 
 ENGINES: dict[str, Callable[[], Opener]] = {
-    "litert": _litert,
-    "litert-builtin": _litert_builtin,
+    "litert": lambda: _litert("litert"),
+    "litert-builtin": lambda: _litert("litert-builtin"),
+    "litert-reference": lambda: _litert("litert-reference"),
+    "tensorflow": _tensorflow,
     "onnxruntime": _onnxruntime,
     "coreml": _coreml,
     "executorch": _executorch,
@@ -91,20 +102,22 @@ def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1)
     Args:
         path: a .tflite, .onnx, .mlpackage, .pte or .param of this project, or a student.pt.
         engine: 'litert' (with its XNNPACK delegate), 'litert-builtin' (without any delegate: slow, a
-            second opinion), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
+            second opinion), 'litert-reference' (plain loops: slowest, no int8 files), 'tensorflow' (its own interpreter, in
+            a process of its own), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
             ML), 'executorch', 'ncnn', 'pytorch' (the reference of parity), 'adb' or 'adb:SERIAL' (a .tflite on a phone
             that is connected; close the engine to leave nothing on it); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:
-        BadInput: no such file, a kind or engine that is unknown, an engine that is not installed, a file without our
-            metadata, or one that contradicts its metadata.
+        BadInput: no such file, a kind or engine that is unknown, a file without our metadata, or one that contradicts its
+            metadata.
+        Unavailable: the engine is not installed, or its device not here; a BadInput, too.
     """
     return opener_of(path, engine)(Path(path), threads)
 
 
 def opener_of(path: str | Path, engine: str | None = None) -> Opener:
-    """What opens that file, with all its libraries imported. Raises BadInput; see `open_model`."""
+    """What opens that file, with all its libraries imported. Raises BadInput and Unavailable; see `open_model`."""
     engine = engine or BY_SUFFIX.get(Path(path).suffix.lower())
     if engine is None:
         raise BadInput(f"expected a model file ({', '.join(BY_SUFFIX)}), found {path}: name an exported file.")

@@ -91,7 +91,7 @@ class CoremlEngine(Engine):
 
 
 def preload() -> Any:
-    """coremltools' module. Raises BadInput where it is not installed."""
+    """coremltools' module. Raises Unavailable where it is not installed."""
     return import_coremltools()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from export.chatter import silenced
 from export.metadata import Metadata
 from export.pte import DTYPES, METADATA, method_names, read_pte
@@ -124,14 +124,14 @@ _pool = _Pool()
 
 
 def preload() -> Any:
-    """ExecuTorch's runtime. Raises BadInput where it is not installed."""
+    """ExecuTorch's runtime. Raises Unavailable where it is not installed."""
     try:
         with warnings.catch_warnings(), silenced():
             warnings.simplefilter("ignore")
             runtime = importlib.import_module("executorch.runtime").Runtime.get()
             importlib.import_module("executorch.exir._serialize._program")
     except ModuleNotFoundError as error:
-        raise BadInput(
+        raise Unavailable(
             "expected ExecuTorch to run a .pte, found it missing: pip install 'pocketsr[executorch]'."
         ) from error
     return runtime

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from export.chatter import silenced
 from export.metadata import read_ncnn
 from runtime.engines.base import Delegate, Description, Engine, Image, Raw, check_metadata, from_pixels
@@ -81,8 +81,8 @@ class NcnnEngine(Engine):
 
 
 def preload() -> Any:
-    """ncnn's module. Raises BadInput where it is not installed."""
+    """ncnn's module. Raises Unavailable where it is not installed."""
     try:
         return importlib.import_module("ncnn")
     except ModuleNotFoundError as error:
-        raise BadInput("expected ncnn to run a .param, found it missing: pip install 'pocketsr[ncnn]'.") from error
+        raise Unavailable("expected ncnn to run a .param, found it missing: pip install 'pocketsr[ncnn]'.") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from export.metadata import ENTRY, Metadata
 from runtime.engines.base import (
     Delegate,
@@ -88,11 +88,13 @@ class OnnxEngine(Engine):
 
 
 def preload() -> Any:
-    """ONNX Runtime's module. Raises BadInput where it is not installed."""
+    """ONNX Runtime's module. Raises Unavailable where it is not installed."""
     try:
         return importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:
-        raise BadInput("expected ONNX Runtime to run an .onnx, found it missing: pip install onnxruntime.") from error
+        raise Unavailable(
+            "expected ONNX Runtime to run an .onnx, found it missing: pip install onnxruntime."
+        ) from error
 
 
 def _operators(path: Path) -> Counter[str]:

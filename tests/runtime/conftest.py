@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compress.checkpoint import Student, load_student, save_student
 from compress.data.benchmarks import open_benchmark
+from compress.errors import Unavailable
 from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
@@ -22,8 +23,18 @@ from export.metadata import tflite_model
 from export.ncnn import export_ncnn
 from export.onnx import export_onnx
 from export.tflite import export_tflite
+from runtime.engines import ENGINES, open_model
+from runtime.engines.base import Engine
 
 SCALE = 2
+FLOAT_ONLY = {"ncnn", "litert-reference"}
+CASES = [
+    (name, precision)
+    for name in ENGINES
+    for precision in ("float32", "int8")
+    if precision == "float32" or name not in FLOAT_ONLY
+]
+"""Engines and what they run of the tiny student: those that are not named in `Tiny.file_for` run its .tflite files."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +112,11 @@ def edited(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
     change(model)
     target.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
     return target
+
+
+def opened(tiny: Tiny, name: str, precision: str, threads: int = 1) -> Engine:
+    """The tiny student in an engine; skips the test where that, or its device, is not here."""
+    try:
+        return open_model(tiny.file_for(name, precision), engine=name, threads=threads)
+    except Unavailable as missing:
+        pytest.skip(str(missing))

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 import pickletools
+import struct
 import warnings
 import zipfile
 import zlib
@@ -220,7 +221,16 @@ def _checksums_hold(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        struct.error,
+    ):
         return False
 
 
@@ -265,12 +275,14 @@ def _check_masks(student: Student, path: Path) -> None:
 def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> None:
     """Builds what the file describes, so that a file that loads is a file that runs."""
     try:
-        build(student.architecture, student.config)
+        with torch.device("meta"):  # takes no memory: the sizes may be anything
+            network = build(student.architecture, student.config)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     try:
+        network.load_state_dict(student.weights, assign=True)
         scale = student.network().config.scale
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         detail = str(error).strip().splitlines()[-1].strip()
         raise BadInput(
             f"expected weights that fit the {student.architecture} of {path}, found others: {detail} "

@@ -46,14 +46,16 @@ class Parser(ArgumentParser):
         raise BadInput(f"{' '.join(message.split())}: {hint}") from ex
 
 
-def command_line(function: Callable[..., int | None], argv: Sequence[str] | None = None) -> None:
+def command_line(
+    function: Callable[..., int | None], argv: Sequence[str] | None = None, *, contained: bool = False
+) -> None:
     """Runs `function` with its arguments parsed from `argv` (default: the program's), then exits; see `run_command`.
 
     Positional parameters are positional on the command line (with a default, they may be left out); keyword-only
     ones are `--options`. `list[T]` and `Sequence[T]` take several values; `bool` with default False is a flag.
     """
     parser = parser_of(function)
-    run_command(lambda: function(**vars(parser.instantiate(parser.parse_args(argv)))))
+    run_command(lambda: function(**vars(parser.instantiate(parser.parse_args(argv)))), contained=contained)
 
 
 def parser_of(function: Callable[..., Any]) -> Parser:

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from compress.contained import fork_contained
+
 
 class BadInput(Exception):
     """The user's input cannot be used. The message is one sentence for a person; commands exit with 2."""
@@ -18,12 +20,17 @@ class StoppedRun(Exception):
     """A run could not go on (diverged training, say). The message says at which step and what to try; exit 1."""
 
 
-def run_command(command: Callable[[], int | None]) -> None:
+def run_command(command: Callable[[], int | None], *, contained: bool = False) -> None:
     """Runs a command's main function and turns its outcome into an exit code.
+
+    `contained` is for programs, not for functions of one: the command runs in a child process, whose crash is a sentence
+    and exit code 2; see `compress.contained`.
 
     Exit codes: what `command` returns (None is 0); 1 for StoppedRun; 2 for BadInput and for a full or
     read-only disk or missing permission; 130 for Ctrl-C. None of these prints a traceback; a defect of ours still does.
     """
+    if contained and (ended := fork_contained()) is not None:
+        sys.exit(ended)
     try:
         code = command() or 0
         sys.stdout.flush()

@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -34,6 +36,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
     with written_atomically(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """The value that a JSON text is. Raises ValueError for anything else, text that is nested too deeply included."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -10,12 +10,12 @@ from compress.errors import BadInput
 T = TypeVar("T")
 
 
-def checked(kind: type[T], options: dict[str, Any], owner: str) -> T:
+def checked(kind: type[T], options: dict[str, Any], owner: str, *, largest: float = math.inf) -> T:
     """An instance of the frozen dataclass `kind` made from `options`; what is left out keeps its default.
 
     Field types are bool, int, float, str, Literal, or tuple[T, ...] of one of these, which is made of a list that is
     not empty. Integers must be positive ('blocks', and those that are 0 by default, may be 0), floats finite; fields
-    ending in 'kernel' must be odd.
+    ending in 'kernel' must be odd. Integers and lengths of tuples are at most `largest`.
 
     Raises:
         BadInput: an option that does not exist, of the wrong type, or out of range. `owner` is named in the sentence.
@@ -29,8 +29,19 @@ def checked(kind: type[T], options: dict[str, Any], owner: str) -> T:
                 f"expected options of {owner} out of {', '.join(defaults) or 'none'}, found {name!r}: correct the name."
             )
         lowest = 0 if name == "blocks" or defaults[name] == 0 else 1
-        values[name] = _value(f"{owner}'s {name}", name, value, hints[name], lowest)
+        label = f"{owner}'s {name}"
+        values[name] = _value(label, name, value, hints[name], lowest)
+        _check_largest(label, values[name], largest)
     return kind(**values)
+
+
+def _check_largest(label: str, value: Any, largest: float) -> None:
+    if isinstance(value, tuple):
+        _check_largest(f"the length of {label}", len(value), largest)
+        for item in value:
+            _check_largest(f"every item of {label}", item, largest)
+    elif type(value) is int and value > largest:
+        raise BadInput(f"expected {label} to be at most {largest}, found {value:.6g}: use a smaller number.")
 
 
 def _value(label: str, name: str, value: Any, wanted: Any, lowest: int) -> Any:

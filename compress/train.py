@@ -5,7 +5,6 @@ killed goes on where it last saved when the same command is given again.
 """
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from compress.checkpoint import Student, load_student
 from compress.data.benchmarks import open_benchmark
 from compress.distributed import deaths_in_words, launch, leave
 from compress.errors import BadInput, run_command
+from compress.files import parse_json
 from compress.methods import METHODS, Method, make_method
 from compress.models import build
 from compress.models.discriminator import Discriminator, DiscriminatorConfig, check_patch, load_discriminator
@@ -81,11 +81,12 @@ def model_options(spec: ModelSpec) -> dict[str, Any]:
     if spec.sizes is None:
         return spec.options
     try:
-        found = json.loads(spec.sizes.read_text())
+        found = parse_json(spec.sizes.read_text(encoding="utf-8"))
         architecture, options = found["architecture"], dict(found["options"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"expected sizes written by `python -m compress.pruning.sizes` in {spec.sizes}, found {error!r}: run it first."
+            f"expected sizes written by `python -m compress.pruning.sizes`, found something else in {spec.sizes} ({error}): "
+            "run it first."
         ) from error
     if architecture != spec.architecture:
         raise BadInput(

@@ -1,5 +1,6 @@
 """Recipes as plain YAML: strict reading, and variants such as `--quick` merged over the rest."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from compress.errors import BadInput
 
 VARIANTS = "variants"
 QUICK = "quick"
+NODES_MOST = 100_000  # values of a recipe
 NAMING = ("name", "architecture")  # what `options` beside them belong to
 
 
@@ -58,7 +60,7 @@ def read_variant(path: str | Path, variant: str | None = None) -> dict[str, Any]
         raise BadInput(f"expected a recipe (a YAML file), found nothing at {path}: see the folder recipes/.")
     try:
         whole = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(
             f"expected a YAML file, found that {path} does not parse ({reason(error)}): correct it."
         ) from error
@@ -98,8 +100,38 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text is, with the rules of `read_variant`. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+    """The value that a YAML text is, with the rules of `read_variant`.
+
+    Raises:
+        yaml.YAMLError: not YAML, nested too deeply, or with aliases that stand for more than `NODES_MOST` values.
+    """
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _size(root, {}) > NODES_MOST:
+            raise yaml.YAMLError(f"its aliases stand for more than {NODES_MOST} values")
+        return loader.construct_document(root)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values that a node stands for, aliases written out; infinite for one that contains itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is known
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [one for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def differences(before: Any, now: Any, prefix: str = "") -> list[str]:

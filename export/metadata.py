@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from compress.errors import BadInput
-from compress.files import sha256
+from compress.files import parse_json, sha256
 from export.tflite_entry import MAGIC, Damaged, read_entry
 
 Precision = Literal["float32", "float16", "int8", "int16x8", "mixed", "int8-weights", "int8-dynamic"]
@@ -90,7 +90,7 @@ class Metadata:
     def from_json(cls, text: str, source: str) -> "Metadata":
         """The inverse of `to_json`. Raises BadInput, naming `source`, for anything else."""
         try:
-            plain = json.loads(text)
+            plain = parse_json(text)
             if plain["version"] > VERSION:
                 raise BadInput(
                     f"expected metadata version {VERSION}, found {plain['version']} in {source}: update pocketsr to read it."
@@ -120,7 +120,7 @@ def read_ncnn(path: str | Path) -> tuple[Metadata, tuple[str, str]]:
         if not file.is_file():
             raise BadInput(f"expected {what}, found nothing at {file}: keep the .param, .bin and .json together.")
     try:
-        plain = json.loads(beside.read_text(encoding="utf-8"))
+        plain = parse_json(beside.read_text(encoding="utf-8"))
         hashes = {file: plain.pop(f"{file.suffix[1:]}_sha256") for file in (param, weights)}
         blobs = plain.pop("blobs")
         names = str(blobs["input"]), str(blobs["output"])

@@ -205,4 +205,4 @@ def protocol(parity: ParityReport) -> list[str]:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

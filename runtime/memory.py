@@ -141,4 +141,4 @@ def _root() -> Path:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, contained=True)

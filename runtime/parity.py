@@ -113,4 +113,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

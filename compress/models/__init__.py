@@ -32,6 +32,9 @@ ARCHITECTURES = {
     "swinir": Architecture(SwinIR, SwinIRConfig),
 }
 
+LARGEST = 4096
+"""Channels, blocks and the like of a network: more than any published one has, and few enough to refuse what is not one."""
+
 
 def build(architecture: str, config: dict[str, Any]) -> nn.Module:
     """A freshly initialised network.
@@ -48,4 +51,4 @@ def build(architecture: str, config: dict[str, Any]) -> nn.Module:
             f"expected an architecture out of {', '.join(ARCHITECTURES)}, found {architecture!r}: choose one."
         )
     known = ARCHITECTURES[architecture]
-    return known.network(checked(known.config, config, architecture))
+    return known.network(checked(known.config, config, architecture, largest=LARGEST))

@@ -16,7 +16,7 @@ from compress.data.benchmarks import Benchmark, find_benchmarks, open_benchmark
 from compress.data.bicubic import imresize
 from compress.errors import BadInput
 from compress.evaluate import Upscaler, bicubic_upscaler, evaluate, torch_upscaler
-from compress.files import sha256, write_text
+from compress.files import parse_json, sha256, write_text
 from compress.logbook import save_strip
 from compress.metrics import Backbone
 from compress.pipeline.costs import costs
@@ -167,7 +167,7 @@ def draw_strip(path: Path, students: Mapping[str, Path], benchmark: Benchmark, p
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises BadInput for anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"expected figures of a pipeline (JSON) in {path}, found something else: make it anew."

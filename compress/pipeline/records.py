@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.errors import BadInput
-from compress.files import sha256, write_text
+from compress.files import parse_json, sha256, write_text
 from compress.pipeline.stages import Stage, input_hashes
 from compress.variants import differences
 
@@ -42,7 +42,7 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(**parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(
             f"expected the record of a stage in {path}, found something else: --redo {folder.name}."

@@ -119,4 +119,4 @@ def _json(found: Comparison, file: Path) -> str:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.contained import working_on
 from compress.errors import BadInput, Unavailable
 from runtime.engines.base import Engine
 
@@ -113,7 +114,9 @@ def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1)
             metadata.
         Unavailable: the engine is not installed, or its device not here; a BadInput, too.
     """
-    return opener_of(path, engine)(Path(path), threads)
+    opener = opener_of(path, engine)
+    working_on(path)
+    return opener(Path(path), threads)
 
 
 def opener_of(path: str | Path, engine: str | None = None) -> Opener:

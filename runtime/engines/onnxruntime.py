@@ -48,7 +48,7 @@ class OnnxEngine(Engine):
         options.log_severity_level = ERRORS_ONLY
         with _refusals(path):
             self._session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        written = self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
+            written = self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
         if written is None:
             raise BadInput(
                 f"expected an .onnx that pocketsr exported, found one without its metadata in {path}: export the student "
@@ -124,11 +124,13 @@ def _check_tensors(session: Any, metadata: Metadata, path: Path) -> None:
 
 @contextlib.contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """What ONNX Runtime refuses, as a sentence: its errors have no base class of their own but their module."""
+    """What ONNX Runtime refuses, as a sentence: its errors have no base class of their own but their module.
+
+    Damaged names, in the file or in what is said about them, are UnicodeDecodeErrors."""
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
+        if not type(error).__module__.startswith("onnxruntime") and not isinstance(error, UnicodeDecodeError):
             raise
         raise BadInput(
             f"expected an .onnx that ONNX Runtime can run, found one that it refuses in {path} ({first_line(error)}): "

@@ -57,7 +57,7 @@ class TfliteEngine(Engine):
         self._name, self._version = engine, version
         with self._refusals(), silenced():
             self._interpreter = open_interpreter()
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _check_tensors(inputs, outputs, metadata, path)
         with self._refusals(), silenced():
             self._interpreter.allocate_tensors()

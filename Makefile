@@ -2,14 +2,15 @@
 # make test    the tests
 # make lint    ruff and pyright
 # make bench   the benchmarks
-# make clean   removes .venv and runs/
+# make arm64   emulated ARM64 cores for the engine arm64, without root (Debian or Ubuntu)
+# make clean   removes .venv, runs/ and build/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint bench arm64 lock clean
 
 demo: $(READY)
 	$(BIN)/python -m runtime.demo
@@ -25,6 +26,9 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.train
+
+arm64: $(READY)
+	$(BIN)/python -m runtime.arm64.setup
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

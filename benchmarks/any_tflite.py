@@ -1,6 +1,6 @@
 """Any .tflite, ours or not, in LiteRT's interpreter: pixels in and out by the file's own scales.
 
-`python -m benchmarks.any_tflite FILE SIDE` prints the peak memory of one inference, in bytes; see `runtime.memory`.
+`python -m benchmarks.any_tflite FILE SIDE` prints the peak memory of one inference, in bytes; see `runtime.peak`.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from export.chatter import silenced
-from runtime.memory import peak_raised_by
+from runtime.peak import peak_raised_by
 
 Pixels = NDArray[np.uint8]
 

@@ -1,144 +1,194 @@
-"""Peak memory of one inference, in bytes: `python -m runtime.memory FILE` runs it in a process of its own.
+"""What a file takes in memory: predicted from the file, measured, and the tile that a budget allows. Needs no torch.
 
-Linux keeps the highest resident size of a process (VmHWM) and sets it back when 5 is written to
-/proc/self/clear_refs. The difference over create, allocate and invoke is what the model costs the process, without
-Python itself: proc_pid_status(5), proc_pid_clear_refs(5). An engine that runs in a process of its own is measured there,
-and what this one holds of the images is added. Repeats within some kilobytes, on a busy machine within some hundred.
+Both are the bytes that one inference adds to the peak resident memory of a process; docs/memory.md explains the terms.
+Exits with 1 where a tile takes more than the budget that it was chosen for.
 """
 
 import argparse
-import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from compress.errors import BadInput, run_command
-from runtime.engines import ENGINES, opener_of
+from runtime.engines import BY_SUFFIX, ENGINES
+from runtime.peak import RUNS, NotLinux, median_peak, peak_memory
+from runtime.planner import NoPrediction, Plan, largest_tile, plan
+from runtime.units import parse_bytes, show_bytes
 
-PROCESSES, CLEAR_REFS = Path("/proc"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"
-KIBIBYTE = 1024
-TIMEOUT = 600.0  # seconds
+__all__ = ["Memory", "NotLinux", "main", "memory_of", "peak_memory"]
 
-
-class NotLinux(BadInput):
-    """Peak memory cannot be measured on this system."""
+SIDE = 256
 
 
-def peak_memory(
-    path: str | Path, height: int, width: int, *, engine: str | None = None, threads: int = 1, timeout: float = TIMEOUT
-) -> int:
-    """Bytes by which one inference raises the peak resident memory of a fresh process.
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """One row of the table.
 
-    Args:
-        path: a model file.
+    Attributes:
+        file, engine: what was run, and by what.
         height, width: of the LR image.
-        engine, threads: see `runtime.engines.open_model`.
-        timeout: seconds after which the measurement is given up.
+        terms: of the prediction, in bytes; None where there is none.
+        measured: bytes, the median of several runs; None where it cannot be measured.
+        budget: that the size was chosen for; None where the size was given.
+    """
+
+    file: str
+    engine: str
+    height: int
+    width: int
+    terms: dict[str, int] | None
+    measured: int | None
+    budget: int | None = None
+
+    @property
+    def predicted(self) -> int | None:
+        return None if self.terms is None else sum(self.terms.values())
+
+    @property
+    def error(self) -> float | None:
+        """Of the prediction, as a fraction of what was measured."""
+        if self.predicted is None or self.measured is None:
+            return None
+        return self.predicted / self.measured - 1
+
+    @property
+    def over(self) -> bool:
+        """Whether more than the budget was measured."""
+        return self.budget is not None and self.measured is not None and self.measured > self.budget
+
+
+def memory_of(
+    path: Path,
+    height: int,
+    width: int,
+    *,
+    engine: str | None = None,
+    threads: int = 1,
+    runs: int = RUNS,
+    budget: int | None = None,
+) -> Memory:
+    """Predicts and measures one file. `budget` is only noted.
 
     Raises:
-        NotLinux: another system.
-        BadInput: a file or size that cannot be run, or an inference that was killed or took too long.
+        BadInput: a file or size that cannot be run.
     """
-    _check_linux()
-    options = ["--height", str(height), "--width", str(width), "--threads", str(threads)]
-    options += ["--engine", engine] if engine else []
-    command = [sys.executable, "-m", "runtime.memory", str(Path(path).resolve()), *options]
+    default = BY_SUFFIX.get(path.suffix.lower())
     try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_root(), stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired as error:
+        planned: Plan | None = plan(path, height, width, threads=threads) if engine in (None, default) else None
+    except NoPrediction:
+        planned = None
+    try:
+        measured = median_peak(path, height, width, engine=engine, threads=threads, runs=runs) if runs else None
+    except NotLinux:
+        measured = None
+    return Memory(
+        file=str(path),
+        engine=engine or default or "?",
+        height=height,
+        width=width,
+        terms=dict(planned.terms) if planned else None,
+        measured=measured,
+        budget=budget,
+    )
+
+
+def main() -> int:
+    given = _parser().parse_args()
+    if given.runs < 0 or given.threads < 1:
         raise BadInput(
-            f"expected one inference of {width}x{height} pixels within {timeout:.0f} s, found that {path} takes "
-            "longer: measure a smaller image."
-        ) from error
-    if child.returncode == 2:
-        raise BadInput(child.stderr.strip().splitlines()[-1].removeprefix("error: "))
-    if child.returncode < 0:
-        raise BadInput(
-            f"expected {path} to run an image of {width}x{height} pixels, found its process killed by signal "
-            f"{-child.returncode} (out of memory, most likely): measure a smaller image."
+            f"expected 0 runs or more and 1 thread or more, found {given.runs} and {given.threads}: use more."
         )
-    if child.returncode:
-        raise RuntimeError(f"the measuring process failed:\n{child.stderr}")
-    return int(child.stdout.split()[-1])
+    if given.budget is not None and (given.size or given.height is not None or given.width is not None):
+        raise BadInput("expected --budget or a size, found both: the budget chooses the size.")
+    options = {"engine": given.engine, "threads": given.threads, "runs": given.runs}
+    rows = []
+    for path in given.files:
+        if given.budget is not None:
+            budget = parse_bytes(given.budget)
+            side = largest_tile(path, budget, threads=given.threads)
+            rows.append(memory_of(path, side, side, budget=budget, **options))
+        else:
+            rows += [memory_of(path, height, width, **options) for height, width in _sizes(given)]
+    print(as_json(rows) if given.json else as_table(rows))
+    return int(any(row.over for row in rows))
 
 
-def measure_here(path: Path, height: int, width: int, *, engine: str | None, threads: int) -> int:
-    """The measurement itself, which needs a process that has done nothing else."""
-    lr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    opener = opener_of(path, engine)  # imports the engine, so that only the model is counted
-
-    def infer() -> None:
-        model = opener(path, threads)
-        model.prepare(lr)
-        model.run()
-
-    return peak_raised_by(infer)
+def as_json(rows: Sequence[Memory]) -> str:
+    """A list of objects: the attributes of each row, with `predicted`, `error` and `over`."""
+    more = [{"predicted": row.predicted, "error": row.error, "over": row.over} for row in rows]
+    return json.dumps([asdict(row) | one for row, one in zip(rows, more, strict=True)], indent=1)
 
 
-def peak_raised_by(work: Callable[[], object]) -> int:
-    """Bytes by which `work` raises the peak resident memory of this process, which should have done nothing else.
+def as_table(rows: Sequence[Memory]) -> str:
+    """For people: a line a row, and below it the terms of its prediction."""
+    head = ("file", "engine", "LR size", "predicted", "measured", "error")
+    cells = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    lines = []
+    for line, row in zip(cells, [None, *rows], strict=True):
+        left = (cell.ljust(size) for cell, size in zip(line[:3], widths[:3], strict=True))
+        right = (cell.rjust(size) for cell, size in zip(line[3:], widths[3:], strict=True))
+        lines.append("  ".join([*left, *right]))
+        if row is not None and row.terms is not None:
+            lines.append("    " + ", ".join(f"{name} {show_bytes(size)}" for name, size in row.terms.items() if size))
+        if row is not None and row.budget is not None:
+            lines.append(f"    {_verdict(row)}")
+    return "\n".join(lines)
 
-    The peaks of processes that it has started before (TensorFlow's) are added, those that `work` starts are not.
-    """
-    processes = [Path("/proc/self"), *_started()]
-    for process in processes:
-        (process / CLEAR_REFS.name).write_text(RESET_PEAK)
-    before = sum(map(_peak, processes))
-    work()
-    return sum(map(_peak, processes)) - before
+
+def _cells(row: Memory) -> tuple[str, ...]:
+    sizes = ["-" if count is None else show_bytes(count) for count in (row.predicted, row.measured)]
+    error = "-" if row.error is None else f"{row.error:+.1%}"
+    return (Path(row.file).name, row.engine, f"{row.height}x{row.width}", *sizes, error)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m runtime.memory", description=__doc__)
-    parser.add_argument("file", type=Path, help="a .tflite, .onnx, .pte or .param of this project, or a student.pt")
-    parser.add_argument("--height", type=int, default=256, help="of the LR image, in pixels (default: 256)")
-    parser.add_argument("--width", type=int, default=256, help="of the LR image, in pixels (default: 256)")
+def _verdict(row: Memory) -> str:
+    assert row.budget is not None
+    if row.measured is None:
+        return f"the largest tile for {show_bytes(row.budget)}, not measured"
+    found = "MORE than" if row.over else "within"
+    return f"the largest tile for {show_bytes(row.budget)}: measured {found} the budget"
+
+
+def _sizes(given: argparse.Namespace) -> list[tuple[int, int]]:
+    """(height, width) of the images, as the options say."""
+    if given.size:
+        if given.height is not None or given.width is not None:
+            raise BadInput("expected --size or --height and --width, found both: leave one out.")
+        return [_size(text) for text in given.size]
+    height = given.width if given.height is None else given.height
+    width = height if given.width is None else given.width
+    return [(SIDE if height is None else height, SIDE if width is None else width)]
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
+    if not found or not int(found[1]) or found[2] == "0":
+        raise BadInput(f"expected a size such as 128 or 128x96, found {text!r}: give HEIGHTxWIDTH of the LR image.")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="exported files, or a student.pt")
+    parser.add_argument("--height", type=int, help=f"of the LR image, in pixels (default: the width, or {SIDE})")
+    parser.add_argument("--width", type=int, help=f"of the LR image, in pixels (default: the height, or {SIDE})")
+    parser.add_argument("--size", nargs="+", metavar="HxW", help="several LR sizes, such as 64 128x96")
+    parser.add_argument(
+        "--budget", metavar="BYTES", help="such as 64MB: choose the largest square tile, and measure it"
+    )
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the file's suffix says")
     parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
-    given = parser.parse_args()
-    _check_linux()
-    if given.height < 1 or given.width < 1:
-        raise BadInput(f"expected a size of at least 1x1 pixel, found {given.width}x{given.height}: use a larger one.")
-    print(measure_here(given.file, given.height, given.width, engine=given.engine, threads=given.threads))
-
-
-def _check_linux() -> None:
-    if not CLEAR_REFS.exists():
-        raise NotLinux(
-            f"expected Linux, whose /proc/self/clear_refs the peak memory is read with, found {sys.platform}: "
-            "measure on Linux, or on the phone with its own profiler."
-        )
-
-
-def _started() -> list[Path]:
-    """The processes in /proc that this one has started and that run."""
-    found = []
-    for status in PROCESSES.glob("[0-9]*/status"):
-        with contextlib.suppress(OSError, StopIteration):  # of processes that end meanwhile
-            if _value(status, "PPid") == os.getpid() and _value(status, "VmHWM"):
-                found.append(status.parent)
-    return found
-
-
-def _peak(process: Path) -> int:
-    """VmHWM, the highest resident size since the last reset, in bytes."""
-    return _value(process / "status", "VmHWM") * KIBIBYTE
-
-
-def _value(status: Path, name: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
-
-
-def _root() -> Path:
-    return Path(__file__).resolve().parents[1]
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help=f"measurements, whose median counts; 0 only predicts (default: {RUNS})"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 if __name__ == "__main__":
-    run_command(main, contained=True)
+    run_command(main)

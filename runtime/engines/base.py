@@ -17,6 +17,7 @@ from export.metadata import Image as ImageSpec
 Image = NDArray[np.uint8]
 Raw = NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]
 ZERO_POINTS = {"int8": -128, "uint8": 0}  # of the pixel value 0
+BLOCK = 2**16  # values that are converted at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ class Engine(ABC):
             None where that cannot be measured: on another system than Linux, or for a file that is only evaluated.
 
         Raises:
-            BadInput: see `runtime.memory.peak_memory`.
+            BadInput: see `runtime.peak.peak_memory`.
         """
         description = self.describe()
         if not description.native:
@@ -196,7 +197,7 @@ class Engine(ABC):
 
 def peak_of_file(path: Path, engine: str, height: int, width: int, threads: int) -> int | None:
     """`Engine.peak_memory` of a file that need not be open."""
-    from runtime.memory import NotLinux, peak_memory  # which opens files with the engines, and so imports this module
+    from runtime.peak import NotLinux, peak_memory  # which opens files with the engines, and so imports this module
 
     try:
         return peak_memory(path, height, width, engine=engine, threads=threads)
@@ -210,7 +211,7 @@ def from_pixels(lr: Image, spec: ImageSpec) -> Raw:
         return lr
     if spec.dtype == "int8":
         return (lr ^ np.uint8(0x80)).view(np.int8)
-    return lr.astype(np.float32) / np.float32(255)
+    return np.divide(lr, np.float32(255), dtype=np.float32)
 
 
 def to_pixels(raw: Raw) -> Image:
@@ -219,7 +220,12 @@ def to_pixels(raw: Raw) -> Image:
         return np.asarray(raw, np.uint8)
     if raw.dtype == np.int8:
         return np.ascontiguousarray(raw).view(np.uint8) ^ np.uint8(0x80)
-    return np.rint(np.nan_to_num(np.clip(raw, 0, 1)) * np.float32(255)).astype(np.uint8)
+    image = np.empty(raw.shape, np.uint8)
+    rows = max(1, BLOCK // max(1, raw[:1].size))  # whole images of temporaries would cost more than the network
+    for top in range(0, len(raw), rows):
+        part = raw[top : top + rows]
+        image[top : top + rows] = np.rint(np.nan_to_num(np.clip(part, 0, 1)) * np.float32(255))
+    return image
 
 
 def to_real(raw: Raw) -> NDArray[np.float64]:

@@ -59,10 +59,13 @@ class TfliteEngine(Engine):
             self._interpreter = open_interpreter()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _check_tensors(inputs, outputs, metadata, path)
+        self._size: tuple[int, ...] = tuple(int(n) for n in inputs[0]["shape"][1:3])
         with self._refusals(), silenced():
+            if metadata.sizes == "any":  # the file's own size would take memory that is not given back
+                self._size = (1, 1)
+                self._interpreter.resize_tensor_input(inputs[0]["index"], [1, 1, 1, 3])
             self._interpreter.allocate_tensors()
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
-        self._size: tuple[int, ...] = tuple(int(n) for n in inputs[0]["shape"][1:3])
 
     def describe(self) -> Description:
         return Description(

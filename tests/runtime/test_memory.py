@@ -1,65 +1,68 @@
-"""Peak memory: repeatable, larger for larger images, and a sentence where it cannot be measured."""
+"""`python -m runtime.memory`: a table for people, JSON for programs, and a budget that is checked."""
 
-import statistics
+import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from compress.errors import BadInput
-from runtime import memory
-from runtime.memory import NotLinux, peak_memory
+from runtime.memory import Memory, as_json, as_table
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-SR_BYTES = 12  # of one LR pixel's x2 output, int8
+linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 
-def test_repeats(tiny):
-    first, second = (
-        statistics.median(peak_memory(tiny.int8_tflite, 128, 160) for _ in range(3)) for _ in range(2)
-    )  # single runs differ by up to 240 KiB on a busy machine
-    assert abs(first - second) <= 128 * 1024
+def run(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runtime.memory", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_counts_the_image(tiny):
-    small, large = (peak_memory(tiny.int8_tflite, side, side) for side in (64, 512))
-    assert large - small > SR_BYTES * (512**2 - 64**2)
-    assert small < 64 * 2**20, "python itself must not be counted"
+@linux
+def test_several_files_and_sizes(tiny):
+    done = run(tiny.int8_tflite, tiny.int8_onnx, "--size", "64", "96x48", "--runs", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["engine"], row["height"], row["width"]) for row in rows] == [
+        ("litert", 64, 64),
+        ("litert", 96, 48),
+        ("onnxruntime", 64, 64),
+        ("onnxruntime", 96, 48),
+    ]
+    assert all(row["measured"] > 0 for row in rows)
+    assert rows[0]["predicted"] == sum(rows[0]["terms"].values())
+    assert abs(rows[0]["error"]) < 0.15
 
 
-def test_int8_takes_less_than_float(tiny):
-    assert peak_memory(tiny.int8_tflite, 256, 256) < 0.8 * peak_memory(tiny.float_tflite, 256, 256)
+@linux
+def test_a_budget_is_kept(tiny):
+    done = run(tiny.int8_tflite, "--budget", "16MB", "--runs", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "measured within the budget" in done.stdout
 
 
-def test_relative_paths_are_the_callers(tiny, monkeypatch):
-    monkeypatch.chdir(tiny.int8_tflite.parent)
-    assert peak_memory(tiny.int8_tflite.name, 32, 32) > 0
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--budget", "lots"], "expected a number of bytes"),
+        (["--budget", "1MB"], "expected a budget of at least"),
+        (["--budget", "9MB", "--size", "64"], "expected --budget or a size"),
+        (["--size", "64", "--height", "64"], "expected --size or --height and --width"),
+        (["--size", "64by64"], "expected a size such as"),
+        (["--height", "0"], "expected a size of at least 1x1"),
+        (["--threads", "0"], "expected 0 runs or more and 1 thread or more"),
+    ],
+)
+def test_nonsense_is_one_sentence(tiny, options, sentence):
+    done = run(tiny.int8_tflite, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {sentence}")
+    assert done.stderr.count("\n") == 1
 
 
-def test_bad_files_keep_their_sentence(tmp_path):
-    (tmp_path / "a.tflite").write_bytes(b"nonsense, nonsense")
-    with pytest.raises(BadInput, match=r"^expected a .tflite file, found some other kind of file"):
-        peak_memory(tmp_path / "a.tflite", 32, 32)
-
-
-def test_bad_sizes_are_refused(tiny):
-    with pytest.raises(BadInput, match="expected a size of at least 1x1"):
-        peak_memory(tiny.int8_tflite, 0, 32)
-
-
-def test_slow_inference_is_given_up(tiny):
-    with pytest.raises(BadInput, match="takes longer"):
-        peak_memory(tiny.int8_tflite, 64, 64, timeout=0.01)
-
-
-def test_other_systems_are_told(tiny, monkeypatch):
-    monkeypatch.setattr(memory, "CLEAR_REFS", Path("/nowhere/clear_refs"))
-    with pytest.raises(NotLinux, match="expected Linux"):
-        peak_memory(tiny.int8_tflite, 32, 32)
-
-
-def test_command_prints_bytes(tiny):
-    command = [sys.executable, "-m", "runtime.memory", str(tiny.int8_tflite), "--height", "64", "--width", "48"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert int(run.stdout) > SR_BYTES * 64 * 48
+def test_rows_say_what_is_unknown_and_what_is_too_much():
+    unknown = Memory(file="a/b.onnx", engine="onnxruntime", height=4, width=6, terms=None, measured=2**20)
+    over = Memory(file="c.tflite", engine="litert", height=8, width=8, terms={"x": 2**20}, measured=2**21, budget=10**6)
+    lines = as_table([unknown, over]).splitlines()
+    assert lines[1].split() == ["b.onnx", "onnxruntime", "4x6", "-", "1.0", "MiB", "-"]
+    assert lines[2].split() == ["c.tflite", "litert", "8x8", "1.0", "MiB", "2.0", "MiB", "-50.0%"]
+    assert "MORE than the budget" in lines[4]
+    assert [row["over"] for row in json.loads(as_json([unknown, over]))] == [False, True]

@@ -14,7 +14,7 @@ import pytest
 
 from compress.errors import BadInput, Unavailable
 from runtime.engines import open_model, tensorflow
-from runtime.memory import peak_memory
+from runtime.peak import peak_memory
 from tests.conftest import ROOT
 from tests.runtime.conftest import opened
 

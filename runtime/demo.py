@@ -29,6 +29,7 @@ from runtime.engines import open_model
 from runtime.engines.base import Image
 from runtime.figures import Curve
 from runtime.parity import check
+from runtime.photograph import read_photograph
 from runtime.report import Picture, ReportData, write_report
 from runtime.upscale import save_image, upscale_photo
 from runtime.verdict import ParityReport, print_report
@@ -115,7 +116,8 @@ def report_data(
     """Runs the first photograph of the benchmark through everything and gathers what the report shows."""
     name, lr, hr = next(iter(benchmark))
     save_image(lr, out / "photo_lr.png")
-    integer = upscale_photo(out / "photo_lr.png", written[1].path, out / "photo_sr.png").image
+    upscale_photo(out / "photo_lr.png", written[1].path, out / "photo_sr.png")
+    integer = read_photograph(out / "photo_sr.png").rgb
     floating = open_model(written[0].path).upscale(lr).image
 
     def picture(title: str, image: Image) -> Picture:

@@ -1,93 +1,226 @@
-"""Upscales a photograph: `python -m runtime.upscale PHOTO --model FILE --out OUT.png`. Needs no torch.
+"""Upscales a photograph or a folder of them. Needs numpy, Pillow and the engine of the model; no torch.
 
-The frame runs whole, in one piece.
+A photograph is read upright, runs through the network in tiles, is resampled to the size that is asked for, and is written
+strip by strip, with its EXIF, its colour profile and its transparency. docs/photographs.md says what happens to each kind.
+
+A folder is mirrored into another one. The command may be killed and run again: what is finished is skipped. What cannot be
+upscaled is named, the rest goes on, and the command exits with 1.
 """
 
 import argparse
-import warnings
+import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image as Pillow
-from PIL import ImageOps
-
 from compress.errors import BadInput, run_command
-from compress.files import written_atomically
+from runtime.bar import Bar
+from runtime.crew import Opening
 from runtime.engines import ENGINES, open_model
-from runtime.engines.base import Image, Result
+from runtime.engines.base import Engine, Image
+from runtime.enlarge import Enlarged, Settings, enlarge
+from runtime.folder import FolderReport, upscale_folder
+from runtime.photograph import MAX_MEGAPIXELS
+from runtime.planner import largest_tile
+from runtime.sizes import Target
+from runtime.tree import sweep_one
+from runtime.units import parse_bytes
+from runtime.windows import LARGEST
+from runtime.writers import SUFFIXES, open_writer
 
-SAVE_OPTIONS = {
-    ".png": {"format": "PNG"},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".webp": {"format": "WEBP", "lossless": True},
-}
+FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
 def upscale_photo(
-    photo: str | Path, model: str | Path, out: str | Path, *, threads: int = 1, engine: str | None = None
-) -> Result:
-    """Reads a photograph, super-resolves it and writes the result.
+    photo: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    threads: int = 1,
+    engine: str | None = None,
+    settings: Settings | None = None,
+) -> Enlarged:
+    """Upscales one photograph.
 
     Args:
-        photo: anything that Pillow reads; turned upright as its EXIF orientation says, transparency dropped.
-        model: a .tflite or .onnx of this project.
-        out: .png, .jpg, .jpeg or .webp; replaced if it exists.
+        photo: any still picture that `runtime.photograph` reads.
+        model: a file of this project that `runtime.engines` opens.
+        out: the file to write; its suffix is the format. Replaced if it exists.
         threads, engine: see `runtime.engines.open_model`.
+        settings: size, tiles, quality; default: the network's own size, written as well as the format can.
 
     Raises:
-        BadInput: an unreadable photograph, an `out` of another kind or equal to the photograph, an unusable model.
+        BadInput: an unreadable photograph, an `out` of another kind or one that is an input, an unusable model.
     """
-    photo, out = Path(photo), Path(out)
-    if out.suffix.lower() not in SAVE_OPTIONS:
-        raise BadInput(f"expected an output out of {', '.join(SAVE_OPTIONS)}, found {out.name}: rename it.")
-    for taken in (photo, Path(model)):
-        if out.resolve() == taken.resolve() or (out.exists() and taken.exists() and out.samefile(taken)):
-            raise BadInput(f"expected an output beside its inputs, found that {out} would overwrite one: rename it.")
-    lr = read_photo(photo)
-    result = open_model(model, threads=threads, engine=engine).upscale(lr)
-    save_image(result.image, out)
-    return result
+    photo, model, out = Path(photo), Path(model), Path(out)
+    _check_out(out, (photo, model))
+    return _upscale(photo, open_model(model, threads=threads, engine=engine), out, settings or Settings())
 
 
-def read_photo(path: str | Path) -> Image:
-    """(H, W, 3) uint8 RGB, upright. Raises BadInput for anything that is not a readable picture."""
-    path = Path(path)
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise BadInput(f"expected a photograph, found {what} at {path}: check the path.")
-    try:
-        with warnings.catch_warnings(), Pillow.open(path) as picture:
-            warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError, Warning) as error:  # all Pillow raises
-        raise BadInput(
-            f"expected a photograph, found an unreadable file at {path} ({error}): save it as PNG or JPEG."
-        ) from error
+def _upscale(photo: Path, engine: Engine, out: Path, settings: Settings) -> Enlarged:
+    sweep_one(out)
+    with Bar("upscale", 1.0) as bar:
+        done = enlarge(photo, engine, out, settings, step=bar.show)
+        bar.show(1.0)
+    return done
 
 
 def save_image(image: Image, path: Path) -> None:
     """Writes (H, W, 3) uint8 RGB atomically, in the format of the suffix."""
-    with written_atomically(path) as part:
-        Pillow.fromarray(image).save(part, **SAVE_OPTIONS[path.suffix.lower()])
+    height, width = image.shape[:2]
+    with open_writer(path, width, height, mode="RGB") as writer:
+        writer.write(image)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m runtime.upscale", description=__doc__)
-    parser.add_argument("photo", type=Path, help="PNG, JPEG, WebP or what else Pillow reads")
-    parser.add_argument("--model", type=Path, required=True, help="a .tflite or .onnx that pocketsr exported")
-    parser.add_argument("--out", type=Path, required=True, help=f"the image to write: {', '.join(SAVE_OPTIONS)}")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads (default: 1)")
-    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the model's suffix says")
-    given = parser.parse_args()
-    result = upscale_photo(given.photo, given.model, given.out, threads=given.threads, engine=given.engine)
-    height, width = result.image.shape[:2]
-    timing = result.timing
-    print(
-        f"wrote {given.out}: {width}x{height} pixels; prepared in {1000 * timing.prepare:.1f} ms, "
-        f"ran in {1000 * timing.run:.1f} ms, read back in {1000 * timing.read:.1f} ms"
+def _check_out(out: Path, inputs: tuple[Path, ...]) -> None:
+    if out.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"expected an output out of {', '.join(SUFFIXES)}, found {out.name}: rename it.")
+    for taken in inputs:
+        if out.resolve() == taken.resolve() or (out.exists() and taken.exists() and out.samefile(taken)):
+            raise BadInput(f"expected an output beside its inputs, found that {out} would overwrite one: rename it.")
+
+
+def suffix_for(photo: Path, kind: str | None) -> str:
+    """Of the result of a photograph, where `kind` is what the user asked for."""
+    if kind:
+        return FORMATS[kind]
+    return photo.suffix if photo.suffix.lower() in SUFFIXES else ".png"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.upscale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add = parser.add_argument
+    add(
+        "photo",
+        type=Path,
+        metavar="PHOTO|FOLDER",
+        help="a picture, or a folder of pictures, looked into all the way down",
+    )
+    add("--model", type=Path, required=True, metavar="FILE", help="what pocketsr exported: .tflite, .onnx, ...")
+    add(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="the file or folder to write (default: beside PHOTO or FOLDER, as NAME_x4)",
+    )
+    add(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="times the photograph's size, 1.5 say (default: the network's own scale)",
+    )
+    add("--width", type=int, metavar="PIXELS", help="of the result; alone, it keeps the proportions")
+    add("--height", type=int, metavar="PIXELS", help="of the result; with --width, both are exact")
+    add(
+        "--tile",
+        default="auto",
+        metavar="auto|N",
+        help="pixels of the photograph that the network sees at once, N by N",
+    )
+    add("--memory", metavar="SIZE", help="what one tile may take in the network, 64MB say: the largest tile that fits")
+    add(
+        "--format",
+        choices=tuple(FORMATS),
+        help="of the results (default: the photograph's own; PNG for what is none of these)",
+    )
+    add(
+        "--quality",
+        type=int,
+        metavar="1-100",
+        help="of JPEG, or of WebP, which is lossless otherwise (default for JPEG: 95)",
+    )
+    add("--jobs", type=int, default=1, metavar="N", help="photographs of a folder at work at once (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="processor threads for each (default: 1)")
+    add("--engine", choices=tuple(ENGINES), help="default: what the model's suffix says")
+    add("--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="MP",
+        help=f"refuse larger photographs unread (default: {MAX_MEGAPIXELS:g})")  # fmt: skip
+    return parser
+
+
+def main() -> int:
+    given = _parser().parse_args()
+    settings = Settings(
+        target=Target(given.scale, given.width, given.height),
+        tile=_tile(given),
+        quality=given.quality,
+        max_megapixels=given.max_megapixels,
+    )
+    if not given.photo.is_dir():
+        return _one(given, settings)
+    if given.jobs < 1:
+        raise BadInput(f"expected 1 job or more, found {given.jobs}: use the number of processor cores.")
+    opening = Opening(given.model, given.engine, given.threads)
+    report = upscale_folder(
+        given.photo, given.out, opening, settings, lambda photo: suffix_for(photo, given.format), given.jobs
+    )
+    _print_report(report)
+    return 1 if report.failed else 0
+
+
+def _tile(given: argparse.Namespace) -> int | None:
+    if given.memory is not None:
+        if given.tile != "auto":
+            raise BadInput("expected --tile or --memory, found both: leave one of them out.")
+        return min(largest_tile(given.model, parse_bytes(given.memory), threads=given.threads), LARGEST)
+    if given.tile == "auto":
+        return None
+    try:
+        return int(given.tile)
+    except ValueError as error:
+        raise BadInput(f"expected --tile auto or a number of pixels, found {given.tile!r}: 256, say.") from error
+
+
+def _one(given: argparse.Namespace, settings: Settings) -> int:
+    engine = open_model(given.model, threads=given.threads, engine=given.engine)
+    name = f"{given.photo.stem}_{settings.target.label(engine.scale)}{suffix_for(given.photo, given.format)}"
+    out = given.out or given.photo.with_name(name)
+    if out.is_dir():
+        out = out / name
+    if given.format and out.suffix.lower() not in _family(given.format):
+        raise BadInput(
+            f"expected an output named {FORMATS[given.format]}, found {out.name}: leave out --format, or rename it."
+        )
+    _check_out(out, (given.photo, given.model))
+    done = _upscale(given.photo, engine, out, settings)
+    (before_height, before_width), (height, width) = done.before, done.after
+    tiles = f"{done.tiles} tile{'s' if done.tiles != 1 else ''}"
+    print(
+        f"wrote {done.out}: {width}x{height} pixels from {before_width}x{before_height} in {done.seconds:.1f} s "
+        f"({tiles}, {done.speed:.1f} megapixels per second)"
+    )
+    for note in done.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _family(kind: str) -> set[str]:
+    """The suffixes of a format."""
+    return {"jpg": {".jpg", ".jpeg"}, "tiff": {".tif", ".tiff"}}.get(kind, {FORMATS[kind]})
+
+
+def _print_report(report: FolderReport) -> None:
+    if report.written:
+        pixels = sum(one.after[0] * one.after[1] for one in report.written) / 1e6
+        print(
+            f"wrote {_count(len(report.written))} into {report.out}: {pixels:.1f} megapixels in {report.seconds:.1f} s "
+            f"({sum(one.tiles for one in report.written)} tiles, {pixels / report.seconds:.1f} megapixels per second)"
+        )
+    else:
+        print(f"wrote nothing into {report.out}")
+    if report.skipped:
+        print(f"skipped {_count(report.skipped)} that were done before")
+    if passed_over := report.tree.passed_over():
+        print(f"passed over {passed_over}")
+    for note, count in report.notes.most_common():
+        print(f"note on {_count(count)}: {note}")
+    if report.failed:
+        print(f"{len(report.failed)} could not be upscaled", file=sys.stderr)
+
+
+def _count(photographs: int) -> str:
+    return f"{photographs} photograph{'' if photographs == 1 else 's'}"
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     run_command(main, contained=True)

@@ -61,3 +61,21 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             left, top = box
             image.crop((left, top, left + 128, top + 128)).convert("RGB").save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 1000 KiB, which root can have in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=1000k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(options, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -1,0 +1,87 @@
+"""What was made from what, with which programs, where; and how the figures came about, in words."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from compress.checkpoint import Student
+from compress.files import sha256
+from compress.run import versions
+from runtime.report.machine import machine
+from runtime.verdict import ParityReport
+
+
+def provenance(student: Student, parity: ParityReport, command: str) -> dict[str, str]:
+    """Names and values for the page; what a student does not know of itself is left out."""
+    options = ", ".join(f"{key} {value}" for key, value in student.config.items())
+    rows = {
+        "student": f"{student.architecture} ({options}), {student.precision}",
+        "student's hash": parity.student,
+        "float student's hash": student.provenance.get("float_student_sha256"),
+        **_training(student.provenance),
+        "calibration": _calibration(student),
+    }
+    for file in parity.files:
+        path = file.description.path
+        if path.is_file():
+            rows[path.name] = f"SHA-256 {sha256(path)}"
+    rows |= {
+        "exported with": _named(parity.files[0].description.metadata.producer),
+        "run by": ", ".join(dict.fromkeys(file.description.version for file in parity.files)),
+        "versions": _named(versions()),
+        "machine": machine(),
+        "command": command,
+        "made": time.strftime("%Y-%m-%d %H:%M %Z"),
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def protocol(parity: ParityReport) -> list[str]:
+    """How the figures came about."""
+    limits, found = parity.limits, parity.protocol
+    sets = ", ".join(f"{one.name} ({one.images})" for one in parity.files[0].sets)
+    return [
+        f"Against the reference: the raw output of each file on the photographs of {sets}; int8 files against the integer "
+        "arithmetic of the int8 student, float files against the float network.",
+        f"A float file passes from {limits.float_psnr:g} dB (R, G and B, worst photograph); an int8 file with no value "
+        f"more than {limits.int8_lsb:g} LSB off and {limits.int8_within:.0%} within 1 LSB; either may lose "
+        f"{limits.loss:g} dB at most against the float student.",
+        f"Quality against ground truth: PSNR on {found['colour']}; {found['rounding']}; a border of {found['border']} "
+        f"pixels left out; {found['psnr']}.",
+        "LR images: "
+        + ("the set's own files." if found["lr"] == "files" else "MATLAB's bicubic imresize of the photographs."),
+        *([f"Files that take one size only: everything on {found['crop']}."] if found.get("crop") else []),
+        f"Latency: median and 90th percentile of {parity.pytorch.runs} runs after a warm-up, models taking turns in one "
+        "process; the bars are the network alone. Peak memory: growth of the resident set of a fresh process over "
+        "opening, allocating and one run.",
+        "The pictures of the slider are JPEG; crops and heat maps are stored without loss. Photographs are the first of "
+        "every set, cut where their LR image has most detail; PSNR beside a name is of the whole photograph.",
+    ]
+
+
+def _training(origin: Mapping[str, Any]) -> dict[str, str]:
+    """How a student of ours was trained, or where published weights came from."""
+    if "recipe" not in origin:
+        return {"weights": ", ".join(f"{key} {value}" for key, value in origin.items() if isinstance(value, str))}
+    recipe, data, teacher = origin["recipe"], origin["data"], origin["teacher"]
+    return {
+        "trained by": f"{recipe['method']['name']} {_named(recipe['method']['options'])}, {origin['steps']:,} steps, "
+        f"{origin['precision']}, seed {recipe['seed']}",
+        "started from": str(recipe["model"].get("start") or "random weights"),
+        "teacher": teacher["description"] if teacher else "none",
+        "training images": f"{data['images']} of {data['source']}, manifest {data['manifest_sha256'][:16]}",
+    }
+
+
+def _calibration(student: Student) -> str | None:
+    if student.quantization is None:
+        return None
+    found = student.quantization.calibration
+    return (
+        f"{found['crops']} crops of {found['images']} images of {found['source']}, ranges by {found['range']}, pixels "
+        f"{found['sha256'][:16]}"
+    )
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

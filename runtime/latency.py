@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.errors import BadInput
-from runtime.engines.base import Engine, Image
+from runtime.engines.base import Engine, Image, Timing
 
 RUNS = 20
 WARMUP = 3
@@ -52,7 +52,14 @@ class Latency:
 
 
 def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, warmup: int = WARMUP) -> list[Latency]:
-    """Times models side by side: A B A B ..., so that a busy moment of the machine falls on all of them.
+    """Times models side by side; one `Latency` per engine, in order. See `timings_in_turns`."""
+    return latencies_of(engines, timings_in_turns(engines, lr, runs=runs, warmup=warmup), lr)
+
+
+def timings_in_turns(
+    engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, warmup: int = WARMUP
+) -> list[tuple[Timing, ...]]:
+    """Times models in turns, A B A B ..., so that a busy moment of the machine falls on all of them.
 
     Args:
         engines: one or more opened models.
@@ -61,17 +68,21 @@ def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, w
         warmup: unmeasured runs per model before, at least 1: the first run of a size allocates.
 
     Returns:
-        One `Latency` per engine, in order.
+        For every turn the timing of each engine, in order.
 
     Raises:
         BadInput: fewer runs than that, or an image that one of the files does not take.
     """
     if runs < 1 or warmup < 1:
         raise BadInput(f"expected at least 1 run and 1 warm-up run, found {runs} and {warmup}: use more.")
-    timings = [[engine.upscale(lr).timing for engine in engines] for _ in range(warmup + runs)][warmup:]
+    return [tuple(engine.upscale(lr).timing for engine in engines) for _ in range(warmup + runs)][warmup:]
+
+
+def latencies_of(engines: Sequence[Engine], timings: Sequence[Sequence[Timing]], lr: Image) -> list[Latency]:
+    """Medians and 90th percentiles of what `timings_in_turns` returned for these engines and that image."""
     seconds = np.array([[(one.prepare, one.run, one.read) for one in turn] for turn in timings])
     size = (lr.shape[0], lr.shape[1])
-    return [Latency(*map(_spread, seconds[:, i].T), runs, engine.threads, size) for i, engine in enumerate(engines)]
+    return [Latency(*map(_spread, seconds[:, i].T), len(timings), one.threads, size) for i, one in enumerate(engines)]
 
 
 def _spread(seconds: np.ndarray) -> Spread:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import BadInput
-from export.metadata import Metadata, metadata_of, tflite_model
+from export.metadata import Metadata, read_tflite, tflite_model
 from runtime.planner.graph import Graph, Step, Value, rounded
 
 ITEMS = {"FLOAT32": 4, "FLOAT16": 2, "INT32": 4, "UINT8": 1, "INT64": 8, "BOOL": 1, "INT16": 2, "INT8": 1, "UINT32": 4}
@@ -26,7 +26,7 @@ class TfliteNetwork:
 
     def __init__(self, path: Path):
         model = tflite_model(path)
-        metadata = metadata_of(model, path)
+        metadata = read_tflite(path)
         if metadata is None:
             raise BadInput(
                 f"expected a .tflite that pocketsr exported, found one without its metadata in {path}: export the "

@@ -61,9 +61,9 @@ def _audit(path: Path) -> object:
 
 
 def _image(path: Path) -> object:
-    from runtime.upscale import read_photo
+    from runtime.photograph import read_photograph
 
-    return read_photo(path)
+    return read_photograph(path)
 
 
 def _recipe(path: Path) -> object:

@@ -252,7 +252,7 @@ def test_gates_result_is_read_back(tiny, parity, tmp_path):
     files = [tiny.float_tflite, tiny.int8_tflite, tiny.int8_onnx]
     (tmp_path / "parity.json").write_text(parity.to_json())
     assert read_parity(tmp_path / "parity.json", student, files).to_json() == parity.to_json()
-    with pytest.raises(BadInput, match="found one for float.tflite, int8.onnx, int8.tflite"):
+    with pytest.raises(BadInput, match=r"found one for float\.tflite, int8\.onnx, int8\.tflite"):
         read_parity(tmp_path / "parity.json", student, files[:1])
     with pytest.raises(BadInput, match="expected the gate's result for the student"):
         read_parity(tmp_path / "parity.json", load_student(tiny.float_pt), files)

@@ -280,7 +280,7 @@ def test_the_automatic_tile_grows_with_the_radius(opened):
 def test_memory_does_not_grow_with_the_height(opened):
     script = (
         "import sys, numpy as np\n"
-        "from runtime.engines import open_model\nfrom runtime.memory import peak_raised_by\n"
+        "from runtime.engines import open_model\nfrom runtime.peak import peak_raised_by\n"
         "from runtime.tiling import strips\n"
         "engine, lr = open_model(sys.argv[1]), np.zeros((int(sys.argv[2]), 300, 3), np.uint8)\n"
         "lr += 1\n"

@@ -217,7 +217,7 @@ def test_a_kill_half_way_leaves_no_picture_of_that_name(tmp_path):
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
 def test_memory_does_not_grow_with_the_height(tmp_path, kind):
     script = (
-        "import sys, numpy as np\nfrom runtime.memory import peak_raised_by\nfrom runtime.writers import open_writer\n"
+        "import sys, numpy as np\nfrom runtime.peak import peak_raised_by\nfrom runtime.writers import open_writer\n"
         "rows = np.random.default_rng(0).integers(0, 256, (128, 1500, 3), np.uint8)\n"
         "def work():\n"
         "    with open_writer(sys.argv[1], 1500, 128 * int(sys.argv[2]), mode='RGB') as writer:\n"

@@ -157,8 +157,13 @@ class Crew:
     def _start(self) -> _Worker:
         mine, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._opening, self._settings), daemon=True)
-        with _deaf_to_ctrl_c():
-            process.start()
+        try:
+            with _deaf_to_ctrl_c():
+                process.start()
+        except OSError as error:
+            raise BadInput(
+                f"expected room for another process, found that the system refuses one ({error.strerror}): use fewer --jobs."
+            ) from error
         theirs.close()
         worker = _Worker(process, mine)
         self._workers.append(worker)

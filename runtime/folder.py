@@ -140,16 +140,15 @@ class _Run:
         self._pixels[job] = height * width
 
     def _work(self, crew: Crew, bar: Bar) -> None:
-        ended, moving = 0, {}
+        ended, count, moving = 0, 0, {}
         for event in crew.run(self._pixels, self._begin):
             if isinstance(event, Step):
                 moving[event.job] = event.share * self._pixels[event.job]
             else:
                 moving.pop(event.job, None)
-                ended += self._pixels[event.job]
+                ended, count = ended + self._pixels[event.job], count + 1
                 self._end(event, bar)
-            finished = len(self._report.written)
-            bar.show(ended + sum(moving.values()), f"{finished} of {len(self._pixels)} photographs")
+            bar.show(ended + sum(moving.values()), f"{count} of {len(self._pixels)} photographs")
 
     def _begin(self, job: Job) -> None:
         try:

@@ -23,6 +23,7 @@ from runtime.engines.adb import AdbEngine
 from runtime.engines.litert import LitertEngine
 
 MEBIBYTE = 2**20
+MOST_THREADS = 1024  # that the runner takes
 LOG_WIDTH = 130  # columns where there is no terminal to ask
 HEADINGS = ("device", "to golden", "0 / 1 / 2 / 3+ LSB", "median", "p90", "prepare", "peak memory")
 
@@ -110,7 +111,9 @@ def main(
     """
     if runs < 1 or warmup < 0:
         raise BadInput(f"expected at least 1 run and no negative warm-up, found {runs} and {warmup}: use more.")
-    metadata = LitertEngine(file, threads).metadata
+    if not 1 <= threads <= MOST_THREADS:
+        raise BadInput(f"expected 1 to {MOST_THREADS} threads, found {threads}: use the number of fast cores.")
+    metadata = LitertEngine(file).metadata
     vector = read_golden(golden or file.parent, file, metadata)
     results = []
     for one in _chosen(serial):

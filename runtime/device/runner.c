@@ -84,6 +84,7 @@ int LiteRtUnlockTensorBuffer(LiteRtTensorBuffer buffer);
 int LiteRtRunCompiledModel(LiteRtCompiledModel compiled, size_t signature, size_t inputs, LiteRtTensorBuffer *input,
                            size_t outputs, LiteRtTensorBuffer *output);
 
+enum { MOST_SECONDS = 30 }; /* to open a file and make room: some damaged files keep LiteRT busy for ever */
 enum { LARGEST_SIDE = 1 << 15, LARGEST_COUNT = 1 << 20, BAD_INPUT = 2 };
 
 static const char *model_path = "the model";
@@ -105,24 +106,25 @@ static void refuse(const char *format, ...) {
     _exit(BAD_INPUT);
 }
 
-/* A damaged file may make LiteRT crash: still one sentence. Only calls that are safe in a signal handler. */
-static void crashed(int number) {
-    static const char before[] = "error: expected a whole .tflite, found that LiteRT crashes on ", after[] = ": export it again.\n";
+/* A damaged file may make LiteRT crash, or never end: still one sentence. Only calls that are safe in a signal handler. */
+static void lost(int number) {
+    static const char before[] = "error: expected a whole .tflite, found that LiteRT ", crashes[] = "crashes on ",
+                      endless[] = "does not come to an end with ", after[] = ": export it again.\n";
     ssize_t ignored = write(terminal, before, sizeof before - 1);
+    ignored = number == SIGALRM ? write(terminal, endless, sizeof endless - 1) : write(terminal, crashes, sizeof crashes - 1);
     ignored = write(terminal, model_path, strlen(model_path));
     ignored = write(terminal, after, sizeof after - 1);
     (void)ignored;
-    (void)number;
     if (part[0])
         unlink(part);
     _exit(BAD_INPUT);
 }
 
-static void contain_crashes(void) {
+static void contain(void) {
     static char stack[1 << 16]; /* of its own: the crash may be a full stack */
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM};
     stack_t other = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction action = {.sa_handler = crashed, .sa_flags = SA_ONSTACK};
+    struct sigaction action = {.sa_handler = lost, .sa_flags = SA_ONSTACK};
     sigaltstack(&other, NULL);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &action, NULL);
@@ -242,7 +244,8 @@ static long number(const char *name, const char *text, long least, long most) {
     errno = 0;
     long value = text ? strtol(text, &end, 10) : 0;
     if (!text || !*text || *end || errno || value < least || value > most)
-        refuse("expected %s to be a whole number from %ld to %ld, found %s: correct it.", name, least, most, text ? text : "nothing");
+        refuse("expected %s to be a whole number from %ld to %ld, found %s: correct it.", name, least, most,
+               text ? text : "nothing");
     return value;
 }
 
@@ -283,7 +286,7 @@ int main(int count, char **words) {
     char *threads = NULL;
     if (!run_ms || asprintf(&threads, "num_threads = %ld\n", given.threads) < 0)
         refuse("expected memory for %ld timings, found too little: use fewer runs.", given.runs);
-    contain_crashes();
+    contain();
     collect_messages();
 
     LiteRtEnvironment environment;
@@ -302,6 +305,7 @@ int main(int count, char **words) {
     LiteRtRankedTensorType input_type, output_type;
     size_t main_graph, inputs, outputs;
     long long before = reset_highest();
+    alarm(MOST_SECONDS);
     double start = milliseconds();
     must(LiteRtCreateModelFromFile(environment, given.model, &model), "read");
     must(LiteRtGetMainModelSubgraphIndex(model, &main_graph), "read");
@@ -347,6 +351,7 @@ int main(int count, char **words) {
     memcpy(address, input, input_bytes);
     must(LiteRtUnlockTensorBuffer(input_buffer), "write the input of");
     double prepared = milliseconds();
+    alarm(0);
 
     for (long i = -given.warmup; i < given.runs; i++) {
         double begun = milliseconds();

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from compress.errors import BadInput
 from compress.files import sha256
-from runtime.device.adb import QUICK, SLOW, Device, choose
+from runtime.device.adb import QUICK, SLOW, Device, Gone, choose
 from runtime.device.build import RUNNER, bundle_of
 from runtime.device.facts import read_facts
 from runtime.device.toolchain import ABIS
@@ -32,7 +32,10 @@ SWEEP = """
 for folder in {base}/{prefix}[0-9]*-*; do
   [ -d "$folder" ] || continue
   name=${{folder##*/{prefix}}}
-  tr '\\0' ' ' 2>/dev/null < "/proc/${{name%%-*}}/cmdline" | grep -q "${{name#*-}}" || rm -rf "$folder"
+  case "$(cat "/proc/${{name%%-*}}/cmdline" 2>/dev/null)" in
+    *"${{name#*-}}"*) ;;
+    *) rm -rf "$folder" ;;
+  esac
 done
 """
 KEEP = """
@@ -101,6 +104,7 @@ class Session:
 
     def model(self, path: Path) -> str:
         """Puts a .tflite onto the device, unless it is there, and gives its name there."""
+        self._check_alive()
         digest = sha256(path)
         name = f"{digest[:16]}.tflite"
         if name not in self._models:
@@ -136,6 +140,7 @@ class Session:
             BadInput: the runner refuses the file or the size, is killed, or takes longer than ten minutes; no room.
             Gone: the device is not there any more.
         """
+        self._check_alive()
         doing = f"it runs an image of {width}x{height} pixels"
         command = shlex.join([
             *self.bundle.command, f"../{model}", "../input", "../output", "--height", str(height), "--width", str(width),
@@ -176,6 +181,13 @@ class Session:
             keeper.wait()
         if keeper.stdout:
             keeper.stdout.close()
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            raise Gone(
+                f"expected the device {self.facts.serial} to stay connected, found that it was unplugged or adb's server ended "
+                "since the file was opened: open it again."
+            )
 
     def _first_line(self) -> str:
         """The folder's name, which its shell prints once it exists."""

@@ -19,7 +19,7 @@ from runtime.device.toolchain import ROOT
 
 FOLDER = ROOT / "build" / "adb" / "system"
 PORT = 15037  # of adb's server, in the tests' own network
-WAIT = 10.0
+WAIT = 30.0  # seconds; a busy machine is slow
 HOLDER = """
 import fcntl, os, socket, struct, sys
 with socket.socket() as one:
@@ -29,7 +29,7 @@ sys.stdin.read()
 """
 DEVICE = """
 set -e
-root=$1 storage=$2 size=$3 pid=$4 adbd=$5
+root=$1 storage=$2 size=$3 pid=$4 adbd=$5 path=$6 shell=$7
 mount -t tmpfs tmpfs "$root"
 for one in /*; do
   if [ -L "$one" ]; then cp -P "$one" "$root/"
@@ -41,8 +41,9 @@ mkdir -p "$root/data/local/tmp"
 if [ "$size" ]; then mount -t tmpfs -o "size=$size" tmpfs "$root/data/local/tmp"
 else mount --bind "$storage" "$root/data/local/tmp"
 fi
+[ -z "$shell" ] || mount --bind "$shell" "$(readlink -f "$root/bin/sh")"
 echo $$ > "$pid"
-exec chroot "$root" "$adbd"
+exec chroot "$root" /usr/bin/env "PATH=$path" "$adbd"
 """
 
 
@@ -58,7 +59,11 @@ class Network:
             if not shutil.which(program):
                 raise BadInput(f"expected {program}, found it missing: install util-linux.")
         unpack(
-            ["adb", "adbd"], FOLDER, architecture=own_architecture(), suite="bookworm-backports", say=lambda line: None
+            ["adb", "adbd", "mksh", "toybox"],
+            FOLDER,
+            architecture=own_architecture(),
+            suite="bookworm-backports",
+            say=lambda line: None,
         )
         self.folder, self._tools = folder, FOLDER / "usr" / "lib" / "android-sdk" / "platform-tools"
         libraries = next((FOLDER / "usr" / "lib").glob("*-linux-gnu/android"))
@@ -67,6 +72,7 @@ class Network:
             "ANDROID_ADB_SERVER_PORT": str(PORT),
             "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553",  # looks for no emulators
             "HOME": str(folder),
+            "TMPDIR": str(folder),  # of adb's log
         }
         command = ["unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", sys.executable]
         self._holder = subprocess.Popen(
@@ -107,10 +113,18 @@ class Network:
             self._inside(self._tools / "adb", "start-server"), env=environment, check=True, capture_output=True
         )
 
-    def device(self, port: int, *, size: str = "", programs: dict[str, str] | None = None) -> "Device":
-        """A device that is plugged in: `size` of its storage ('2m'; default: as much as there is), and shell scripts that
-        it finds before this machine's programs."""
-        device = Device(self, port, size, programs or {})
+    def device(
+        self, port: int, *, size: str = "", programs: dict[str, str] | None = None, android: bool = False
+    ) -> "Device":
+        """A device that is plugged in.
+
+        Args:
+            port: of its own.
+            size: of its storage ('2m'); default: as much as there is.
+            programs: shell scripts that it finds before this machine's programs, by name.
+            android: with Android's shell and toybox instead of this machine's programs.
+        """
+        device = Device(self, port, size, programs or {}, android)
         self._devices.append(device)
         device.plug()
         return device
@@ -135,8 +149,8 @@ class Network:
 class Device:
     """One adbd."""
 
-    def __init__(self, network: Network, port: int, size: str, programs: dict[str, str]):
-        self._network, self._port, self._size = network, port, size
+    def __init__(self, network: Network, port: int, size: str, programs: dict[str, str], android: bool):
+        self.network, self._port, self._size, self._android = network, port, size, android
         self.serial = f"127.0.0.1:{port}"
         self._folder = network.folder / f"device-{port}"
         self.storage = self._folder / "storage"
@@ -144,33 +158,40 @@ class Device:
             one.mkdir(parents=True)
         for name, text in programs.items():
             _script(self._folder / "bin" / name, text)
+        if android:
+            toybox = FOLDER / "bin" / "toybox"
+            for name in subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split():
+                (self._folder / "bin" / name).symlink_to(toybox)
+            (self._folder / "bin" / "sh").symlink_to(toybox.with_name("mksh"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def plug(self) -> None:
         """Starts the daemon and waits until adb is connected with it."""
-        tools, pid = self._network._tools, self._folder / "pid"
-        command = self._network._inside(
+        tools, pid = self.network._tools, self._folder / "pid"
+        own = str(self._folder / "bin")
+        command = self.network._inside(
             "unshare", "--mount", "sh", "-c", DEVICE, "sh",
             self._folder / "root", self.storage, self._size, pid, tools / "adbd",
+            own if self._android else f"{own}:/usr/sbin:/usr/bin:/sbin:/bin",
+            FOLDER / "bin" / "mksh" if self._android else "",
         )  # fmt: skip
-        path = f"{self._folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-        environment = self._network._environment | {"ADBD_PORT": str(self._port), "PATH": path}
+        environment = self.network._environment | {"ADBD_PORT": str(self._port)}
         log = (self._folder / "log").open("ab")
         self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
-        until(lambda: "connected to" in self._network.adb("connect", self.serial))
-        until(lambda: self._network.adb("-s", self.serial, "get-state").strip() == "device")
+        until(lambda: "connected to" in self.network.adb("connect", self.serial))
+        until(lambda: self.network.adb("-s", self.serial, "get-state").strip() == "device")
 
     def unplug(self) -> None:
         """The daemon is gone, without a word."""
-        subprocess.run(self._network._inside("kill", "-9", (self._folder / "pid").read_text().strip()), check=True)
+        subprocess.run(self.network._inside("kill", "-9", (self._folder / "pid").read_text().strip()), check=True)
         self.ended()
 
     def forget(self) -> None:
         """The daemon is gone, and adb does not list the device any more."""
         if self._process:
             self.unplug()
-        self._network.adb("disconnect", self.serial)
+        self.network.adb("disconnect", self.serial)
 
     def ended(self) -> None:
         if self._process:
@@ -180,7 +201,7 @@ class Device:
 
     def left(self) -> list[str]:
         """What lies in /data/local/tmp."""
-        return self._network.adb("-s", self.serial, "shell", "ls /data/local/tmp").split()
+        return self.network.adb("-s", self.serial, "shell", "ls /data/local/tmp").split()
 
 
 def until(true, seconds: float = WAIT) -> None:

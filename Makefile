@@ -2,6 +2,9 @@
 # make test    the tests
 # make lint    ruff and pyright
 # make bench   the benchmarks
+# make fuzz    10,000 damaged and hostile files through every reader
+# make kill    a folder's upscale, killed 100 times at random (about 5 minutes)
+# make device  the C runner for phones, both processors
 # make arm64   emulated ARM64 cores for the engine arm64, without root (Debian or Ubuntu)
 # make clean   removes .venv, runs/ and build/
 
@@ -10,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench arm64 lock clean
+.PHONY: demo test lint bench fuzz kill device arm64 lock clean
 
 demo: $(READY)
 	$(BIN)/python -m runtime.demo
@@ -26,6 +29,16 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.train
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz
+
+kill: $(READY)
+	$(BIN)/python -m benchmarks.kill_upscale --kills 100
+
+device: $(READY)
+	$(BIN)/python -m runtime.device.build --abi arm64-v8a
+	$(BIN)/python -m runtime.device.build --abi x86_64
 
 arm64: $(READY)
 	$(BIN)/python -m runtime.arm64.setup

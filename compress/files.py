@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from compress.errors import BadInput
+
 
 @contextlib.contextmanager
 def written_atomically(path: str | Path) -> Iterator[Path]:
@@ -19,7 +21,10 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
+    except FileNotFoundError as error:  # of folders like /proc
+        raise BadInput(f"expected a folder that takes new files, found {path.parent}: give another one.") from error
     os.close(handle)
     temporary = Path(name)
     try:

@@ -9,6 +9,7 @@ from export.exporting import QUANTIZED, check_precision
 from runtime import labels
 from runtime.agreement import Tally
 from runtime.diagnosis import diagnose
+from runtime.engines import open_model
 from runtime.engines.base import Engine, Image, to_real
 from runtime.judge import costing, differing, losing
 from runtime.latency import Latency
@@ -25,7 +26,7 @@ class Case:
     """One file on one engine, from opening it to its verdict; `reason` says why it could not be judged."""
 
     def __init__(self, choice: Choice, policies: Sequence[Policy]):
-        self.path, self.engine, self._opener, self._policies = choice.path, choice.engine, choice.opener, policies
+        self.path, self.engine, self._policies = choice.path, choice.engine, policies
         self.model: Engine | None = None
         self.reason: str | None = None
         self.limits = Limits()
@@ -42,16 +43,22 @@ class Case:
         try:
             step()
         except BadInput as error:
-            self.model, self.reason = None, str(error)
+            self.reason = str(error)
+            self.close()
         self._seconds += time.perf_counter() - start
         return self.reason is None
 
+    def close(self) -> None:
+        """Gives back what the engine holds, on a device too."""
+        if self.model:
+            self.model.close()
+        self.model = None
+
     def open(self, references: References, threads: int) -> None:
-        model = self._opener(self.path, threads)
-        _check_fits(model, references.student)
-        precision = model.metadata.precision
+        self.model = open_model(self.path, engine=self.engine, threads=threads)
+        _check_fits(self.model, references.student)
+        precision = self.model.metadata.precision
         references.prepare(precision)
-        self.model = model
         self.limits = limits_for(self.path.suffix.lower()[1:], precision, self.engine, *self._policies)
 
     def see(self, lr: Image, hr: Image, references: References, scores: Scores) -> None:

@@ -1,5 +1,6 @@
 """Runs exported files on real photographs, and holds them against the student that they came from."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,11 +10,11 @@ from compress.checkpoint import Student
 from compress.data.benchmarks import Benchmark
 from compress.errors import BadInput
 from runtime.case import Case
-from runtime.crops import common_size, crops
+from runtime.crops import Size, common_size, crops
 from runtime.engines.base import Image
 from runtime.latency import RUNS, Latency, measure_latency
 from runtime.limits import Limits, Policy, limits_for
-from runtime.quality import Scores, set_loss
+from runtime.quality import Distance, Scores, set_loss
 from runtime.references import References
 from runtime.results import ParityReport, Refusal
 from runtime.selection import choose
@@ -64,34 +65,24 @@ def check(
     distance = metrics.lpips_metric(lpips) if lpips else None
     references = References(student, threads)
     cases = [Case(choice, policies) for choice in choose(list(paths), engines)]
-    for case in cases:
-        case.attempt(lambda case=case: case.open(references, threads))
-        if lpips is None and case.limits.lpips_change is not None:
-            raise BadInput(
-                f"expected LPIPS for the limit on lpips_change, found that it is not computed ({without_lpips}): name a "
-                "backbone with --lpips, or leave the limit out."
-            )
-    size = common_size([case.model for case in cases if case.model])
-    timed = None
-    for benchmark in benchmarks:
-        scores = Scores(distance, student.scale)
-        found = [Scores(distance, student.scale) for _ in cases]
-        for name, lr, hr in crops(benchmark, size):
-            timed = lr if timed is None else timed
-            references.upscale(lr)
-            scores.add(references.floating, hr)
-            for case, mine in zip(cases, found, strict=True):
-                case.attempt(lambda case=case, mine=mine, lr=lr, hr=hr: case.see(lr, hr, references, mine))
-            on_image(name)
-        for case, mine in zip(cases, found, strict=True):
-            if case.model:
-                case.sets.append(set_loss(benchmark, scores, mine))
-    if timed is None:
-        raise BadInput("expected at least one benchmark image, found none: name a set with --sets or --images.")
-    pytorch = _time(cases, references, timed, runs)
-    peak = references.engine.peak_memory(timed.shape[0], timed.shape[1]) if memory else None
-    for case in cases:
-        case.attempt(lambda case=case: case.conclude(references, timed, pytorch, peak, memory=memory))
+    with contextlib.ExitStack() as opened:
+        for case in cases:
+            opened.callback(case.close)
+            case.attempt(lambda case=case: case.open(references, threads))
+            if lpips is None and case.limits.lpips_change is not None:
+                raise BadInput(
+                    f"expected LPIPS for the limit on lpips_change, found that it is not computed ({without_lpips}): name "
+                    "a backbone with --lpips, or leave the limit out."
+                )
+        size = common_size([case.model for case in cases if case.model])
+        seen = [_see(cases, references, benchmark, size, distance, on_image) for benchmark in benchmarks]
+        if not any(image is not None for image in seen):
+            raise BadInput("expected at least one benchmark image, found none: name a set with --sets or --images.")
+        timed = next(image for image in seen if image is not None)
+        pytorch = _time(cases, references, timed, runs)
+        peak = references.engine.peak_memory(timed.shape[0], timed.shape[1]) if memory else None
+        for case in cases:
+            case.attempt(lambda case=case: case.conclude(references, timed, pytorch, peak, memory=memory))
     protocol = dataclasses.asdict(
         metrics.Protocol(lr=benchmarks[0].lr, lpips=f"lpips v0.1, {lpips}, whole images" if lpips else None)
     )
@@ -107,6 +98,30 @@ def check(
         protocol=protocol,
         without_lpips=None if lpips else without_lpips,
     )
+
+
+def _see(
+    cases: Sequence[Case],
+    references: References,
+    benchmark: Benchmark,
+    size: Size | None,
+    distance: Distance | None,
+    on_image: Callable[[str], object],
+) -> Image | None:
+    """Shows every file all images of a set, and returns the first of them."""
+    first = None
+    scores, found = Scores(distance, benchmark.scale), [Scores(distance, benchmark.scale) for _ in cases]
+    for name, lr, hr in crops(benchmark, size):
+        first = lr if first is None else first
+        references.upscale(lr)
+        scores.add(references.floating, hr)
+        for case, mine in zip(cases, found, strict=True):
+            case.attempt(lambda case=case, mine=mine, lr=lr, hr=hr: case.see(lr, hr, references, mine))
+        on_image(name)
+    for case, mine in zip(cases, found, strict=True):
+        if case.model and mine.psnr:
+            case.sets.append(set_loss(benchmark, scores, mine))
+    return first
 
 
 def _time(cases: Sequence[Case], references: References, lr: Image, runs: int) -> Latency:

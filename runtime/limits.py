@@ -21,7 +21,7 @@ import yaml
 from compress.errors import BadInput
 from compress.variants import parse_yaml, reason
 from export.metadata import Precision
-from runtime.engines import BY_SUFFIX, ENGINES
+from runtime.engines import BY_SUFFIX, DEVICES, ENGINES
 
 GROUPS = ("formats", "precisions", "engines")
 SHARES = ("int8_within", "int8_identical")
@@ -133,7 +133,7 @@ def read_policy(path: str | Path) -> Policy:
     known = {
         "formats": tuple(suffix.removeprefix(".") for suffix in BY_SUFFIX),
         "precisions": get_args(Precision),
-        "engines": tuple(ENGINES),
+        "engines": (*ENGINES, *DEVICES),
     }
     groups: dict[str, dict[str, Limits]] = {}
     for group in GROUPS:

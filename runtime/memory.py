@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compress.errors import BadInput, run_command
-from runtime.engines import BY_SUFFIX, ENGINES
+from runtime.engines import BY_SUFFIX, ENGINE_HELP
+from runtime.engines.base import check_threads
 from runtime.peak import RUNS, NotLinux, median_peak, peak_memory
 from runtime.planner import NoPrediction, Plan, largest_tile, plan
 from runtime.units import parse_bytes, show_bytes
@@ -96,10 +97,9 @@ def memory_of(
 
 def main() -> int:
     given = _parser().parse_args()
-    if given.runs < 0 or given.threads < 1:
-        raise BadInput(
-            f"expected 0 runs or more and 1 thread or more, found {given.runs} and {given.threads}: use more."
-        )
+    check_threads(given.threads)
+    if given.runs < 0:
+        raise BadInput(f"expected 0 runs or more, found {given.runs}: use more.")
     if given.budget is not None and (given.size or given.height is not None or given.width is not None):
         raise BadInput("expected --budget or a size, found both: the budget chooses the size.")
     options = {"engine": given.engine, "threads": given.threads, "runs": given.runs}
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget", metavar="BYTES", help="such as 64MB: choose the largest square tile, and measure it"
     )
-    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the file's suffix says")
+    parser.add_argument("--engine", help=f"{ENGINE_HELP}; default: what the file's suffix says")
     parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
     parser.add_argument(
         "--runs", type=int, default=RUNS, help=f"measurements, whose median counts; 0 only predicts (default: {RUNS})"

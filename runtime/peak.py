@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import BadInput, run_command
-from runtime.engines import ENGINES, opener_of
+from runtime.engines import ENGINE_HELP, opener_of
 
 PROCESSES, CLEAR_REFS = Path("/proc"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a .tflite, .onnx, .pte or .param of this project, or a student.pt")
     parser.add_argument("--height", type=int, default=256, help="of the LR image, in pixels (default: 256)")
     parser.add_argument("--width", type=int, default=256, help="of the LR image, in pixels (default: 256)")
-    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: what the file's suffix says")
+    parser.add_argument("--engine", help=f"{ENGINE_HELP}; default: what the file's suffix says")
     parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
     given = parser.parse_args()
     _check_linux()

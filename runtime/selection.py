@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import BadInput
-from runtime.engines import BY_SUFFIX, Opener, opener_of
+from runtime.engines import BY_SUFFIX, opener_of
 
 OWN = {engine: suffix for suffix, engine in BY_SUFFIX.items()}
 OTHERS = ".tflite"  # what engines run that are no format's own: LiteRT without its delegate, TensorFlow, devices
@@ -13,11 +13,10 @@ OTHERS = ".tflite"  # what engines run that are no format's own: LiteRT without 
 
 @dataclass(frozen=True)
 class Choice:
-    """A file, the name of an engine for it, and what opens it there; all that the engine needs is installed."""
+    """A file, and the name of an engine that runs it and is installed."""
 
     path: Path
     engine: str
-    opener: Opener
 
 
 def takes(engine: str, path: Path) -> bool:
@@ -51,4 +50,6 @@ def choose(paths: Sequence[Path], engines: Sequence[str] = ()) -> list[Choice]:
         for path in paths
         for name in [one for one in engines if takes(one, path)] or [BY_SUFFIX[path.suffix.lower()]]
     )
-    return [Choice(path, name, opener_of(path, name)) for path, name in pairs]
+    for path, name in pairs:
+        opener_of(path, name)  # imports the engine, or says what is missing
+    return [Choice(path, name) for path, name in pairs]

@@ -14,7 +14,7 @@ from pathlib import Path
 from compress.errors import BadInput, run_command
 from runtime.bar import Bar
 from runtime.crew import Opening
-from runtime.engines import ENGINES, open_model
+from runtime.engines import ENGINE_HELP, open_model
 from runtime.engines.base import Engine, Image
 from runtime.enlarge import Enlarged, Settings, enlarge
 from runtime.folder import FolderReport, upscale_folder
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--jobs", type=int, default=1, metavar="N", help="photographs of a folder at work at once (default: 1)")
     add("--threads", type=int, default=1, metavar="N", help="processor threads for each (default: 1)")
-    add("--engine", choices=tuple(ENGINES), help="default: what the model's suffix says")
+    add("--engine", help=f"{ENGINE_HELP}; default: what the model's suffix says")
     add("--max-megapixels", type=float, default=MAX_MEGAPIXELS, metavar="MP",
         help=f"refuse larger photographs unread (default: {MAX_MEGAPIXELS:g})")  # fmt: skip
     return parser

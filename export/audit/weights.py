@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.audit.contents import Contents, Operator, Tensor
+from export.audit.contents import FLOATS, SMALL_INTEGERS, Contents, Operator, Tensor
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def weights_of(contents: Contents) -> list[Weight]:
         stored = _stored(contents, operator)
         if stored is None or stored.values is None or operator.weight is None:
             continue
+        if stored.dtype not in FLOATS | SMALL_INTEGERS:
+            continue  # the shape of a RESHAPE on the way, say, where both sides of a multiplication are computed
         dense = contents.tensors[operator.weight]
         count = dense.elements or stored.elements or stored.values.size
         zero = stored.zero_points[0] if len(set(stored.zero_points)) == 1 else 0

@@ -5,12 +5,13 @@ import itertools
 import json as json_format
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from compress.cli import command_line
 from compress.errors import BadInput
@@ -18,7 +19,8 @@ from compress.files import write_text
 from compress.progress import progress
 from export.metadata import read_tflite
 from runtime.arm64.cores import core_named
-from runtime.arm64.emulator import Machine, how_it_ended
+from runtime.arm64.emulator import Machine
+from runtime.engines.remote import how_it_ended
 
 PROGRAM = Path(__file__).with_name("passes.py")
 REFUSED = 3  # exit code of the program
@@ -67,32 +69,32 @@ def instructions(path: Path, core: str, *, height: int, width: int, passes: int 
         if value < 1:
             raise BadInput(f"expected {name} of 1 or more, found {value}: give a positive number.")
     model, metadata = core_named(core), read_tflite(path)
-    with Machine(model) as machine:
-        marks = machine.folder / "marks"
+    machine = Machine(model)
+    with tempfile.TemporaryDirectory() as folder:
+        marks = Path(folder) / "marks"
         program = [str(PROGRAM), str(path.resolve()), str(height), str(width), str(passes + 1)]
         try:
             done = subprocess.run(
-                machine.command(*program, counted=marks), env=machine.environment, cwd=machine.folder,
+                machine.command(*program, counted=marks), env=machine.environment, cwd=folder,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=timeout,
-                encoding="utf-8", errors="replace",
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise BadInput(
                 f"expected {passes + 1} passes of {path} on an emulated {core} within {timeout:g} s, found that they take "
                 "longer: use a smaller image, or a longer --timeout."
             ) from error
-        if done.returncode == REFUSED:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise BadInput(
-                f"expected a .tflite that takes images of {width}x{height} pixels, found that LiteRT refuses {path} "
-                f"({said[:200]}): use a size that it was exported for."
-            )
-        if done.returncode:
-            raise BadInput(
-                f"expected {path} to run on an emulated {core}, found that {how_it_ended(done.returncode, done.stderr)}: "
-                "try another core, or a smaller image."
-            )
-        at = [int(line) for line in marks.read_text().split()]
+        at = [int(line) for line in marks.read_text().split()] if marks.exists() else []
+    if done.returncode == REFUSED:
+        said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
+        raise BadInput(
+            f"expected a .tflite that takes images of {width}x{height} pixels, found that LiteRT refuses {path} "
+            f"({said[:200]}): use a size that it was exported for."
+        )
+    if done.returncode or len(at) != passes + 3:
+        raise BadInput(
+            f"expected {path} to run on an emulated {core}, found its process {how_it_ended(done.returncode, done.stderr)}: "
+            "try another core, or a smaller image."
+        )
     between = [after - before for before, after in itertools.pairwise(at)]
     counted = tuple(count - between[0] for count in between[2:])  # less the loop's own
     return Count(
@@ -143,7 +145,7 @@ def _table(counts: list[Count], cores: list[str]) -> Table:
     one = counts[0]
     versions = one.machine.partition("), ")[2]
     title = f"emulated ARM64 ({versions}): millions of instructions of one pass at {one.width}x{one.height}, one thread"
-    table = Table("file", "precision", *cores, title=title)
+    table = Table(*(Column(name, overflow="fold") for name in ("file", "precision", *cores)), title=title)
     first = {count.core: count.instructions for count in reversed(counts) if count.file == one.file}
     for file in dict.fromkeys(count.file for count in counts):
         row = {count.core: count for count in counts if count.file == file}

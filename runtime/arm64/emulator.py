@@ -1,14 +1,14 @@
 """Runs Python on an emulated ARM64 core: qemu, and what lies in the root of the system that it emulates."""
 
+import contextlib
 import json
 import os
-import signal
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
-from compress.errors import BadInput
+from compress.errors import Unavailable
 from compress.files import write_text
 from runtime.arm64.cores import Core
 
@@ -26,44 +26,27 @@ class Versions:
 
 
 class Machine:
-    """An emulated machine of one kind of core, to be closed (`with`). Its files are those of `make arm64` below `home`.
+    """An emulated machine of one kind of core, with the system that `make arm64` set up below `home`.
 
     Attributes:
         label: core and versions, for reports: always 'emulated ARM64'.
         environment: of the process that runs `command`, in full; emulated programs get it, too.
-        folder: of its own, gone when it is closed; let the process work in there, so that a core dump goes with it.
+        folder: the root of its file system; a path that is not in there is this machine's own.
 
     Raises:
-        BadInput: not set up.
+        Unavailable: not set up.
     """
 
     def __init__(self, core: Core, home: Path | None = None):
-        home = home or HOME
-        versions = versions_at(home)
+        self._core, self._home = core, home or HOME
+        versions = versions_at(self._home)
         self.label = f"emulated ARM64 ({core.name}), qemu {versions.qemu}, ai-edge-litert {versions.litert}"
-        self._core, self._home = core, home
         self.environment = {
-            "PYTHONPATH": str(home / "site"),
+            "PYTHONPATH": str(self._home / "site"),
             "PYTHONHASHSEED": "0",  # the same instructions in every run
-            "PYTHONNOUSERSITE": "1",
             "LC_ALL": "C.UTF-8",
         }
-        self._temporary = tempfile.TemporaryDirectory(prefix="pocketsr-arm64-", ignore_cleanup_errors=True)
-        self.folder = Path(self._temporary.name)
-        for entry in (home / "root").iterdir():
-            (self.folder / entry.name).symlink_to(entry)
-        # qemu 7.2 shows the host's own otherwise, which LiteRT dies of, and LiteRT must find as many cores as in /sys
-        (self.folder / "proc").mkdir()
-        (self.folder / "proc" / "cpuinfo").write_text(core.cpuinfo(os.cpu_count() or 1))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._temporary.cleanup()
+        self.folder = _file_system(core, os.cpu_count() or 1, self._home)
 
     def command(self, *arguments: str, counted: Path | None = None) -> list[str]:
         """The command that runs the emulated Python with `arguments`; see count.c for the file of `counted`."""
@@ -71,6 +54,23 @@ class Machine:
         python = self._home / "root" / "usr" / "bin" / "python3.11"
         machine = ["-cpu", self._core.name, "-L", str(self.folder), *plugin]
         return [*qemu(self._home / "qemu"), *machine, str(python), "-s", *arguments]
+
+
+def _file_system(core: Core, count: int, home: Path) -> Path:
+    """A folder like home/root with the /proc/cpuinfo of a machine with `count` of that core, made where there is none."""
+    folder = home / "cores" / f"{core.name}-{count}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part."))
+        for entry in (home / "root").iterdir():
+            (part / entry.name).symlink_to(Path("..", "..", "root", entry.name))
+        # qemu 7.2 shows the host's own otherwise, which LiteRT dies of; and LiteRT wants as many cores as /sys has
+        (part / "proc").mkdir()
+        (part / "proc" / "cpuinfo").write_text(core.cpuinfo(count))
+        with contextlib.suppress(OSError):  # another process made it
+            part.rename(folder)
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
 
 
 def qemu(folder: Path) -> list[str]:
@@ -81,13 +81,13 @@ def qemu(folder: Path) -> list[str]:
 
 
 def versions_at(home: Path) -> Versions:
-    """What `make arm64` set up. Raises BadInput where it did not, or not to the end."""
+    """What `make arm64` set up. Raises Unavailable where it did not, or not to the end."""
     try:
         for part in ("qemu", "root", "site", "count.so"):
             (home / part).stat()
         return Versions(**json.loads((home / "ready.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
+        raise Unavailable(
             "expected qemu and an ARM64 system to emulate cores with, found them not set up: make arm64."
         ) from error
 
@@ -95,10 +95,3 @@ def versions_at(home: Path) -> Versions:
 def write_versions(home: Path, versions: Versions) -> None:
     """The last step of the set-up."""
     write_text(home / "ready.json", json.dumps(asdict(versions), indent=1))
-
-
-def how_it_ended(code: int, said: str) -> str:
-    """The end of qemu's process in words: its exit code, negative for a signal, and the last line on standard error."""
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    last = (said.strip().splitlines() or ["it said nothing"])[-1].strip()
-    return f"qemu's process ended with {how} ({last[:200]})"

@@ -11,13 +11,15 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from compress.cli import command_line
 from compress.errors import BadInput
 from compress.files import written_atomically
 from runtime.arm64.cores import CORES, DEFAULT
-from runtime.arm64.emulator import HOME, Machine, Versions, how_it_ended, qemu, write_versions
+from runtime.arm64.emulator import HOME, Machine, Versions, qemu, write_versions
 from runtime.debian import own_architecture, unpack
+from runtime.engines.remote import how_it_ended
 
 PACKAGES = ["python3.11", "libstdc++6"]
 WHEELS = ("ai-edge-litert", "numpy")  # of the versions that run here, so that nothing but the processor differs
@@ -83,7 +85,7 @@ def _fetch_wheels(wheels: dict[str, str], site: Path) -> None:
         target = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--dest", folder]
         target += [part for platform in PLATFORMS for part in ("--platform", platform)]
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *target, *wanted]
-        done = subprocess.run(pip, capture_output=True, text=True)
+        done = _run(pip)
         if done.returncode:
             said = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "nothing")
             raise BadInput(
@@ -111,30 +113,32 @@ def _check(home: Path) -> None:
     """Imports LiteRT on the oldest and the usual core, which also leaves Python's compiled modules behind."""
     for name in ("cortex-a53", DEFAULT):
         print(f"trying {name}")
-        with Machine(CORES[name], home) as machine:
-            done = subprocess.run(
-                machine.command("-c", IMPORTS),
-                env=machine.environment,
-                cwd=machine.folder,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-            )
+        machine = Machine(CORES[name], home)
+        done = _run(machine.command("-c", IMPORTS), env=machine.environment, cwd=machine.folder)
         if done.returncode or "aarch64" not in done.stdout:
             (home / "ready.json").unlink()
             raise BadInput(
-                f"expected LiteRT to be imported on an emulated {name}, found that {how_it_ended(done.returncode, done.stderr)}: "
-                "make clean arm64 sets it up anew."
+                f"expected LiteRT to be imported on an emulated {name}, found its process "
+                f"{how_it_ended(done.returncode, done.stderr.encode())}: make clean arm64 sets it up anew."
             )
 
 
 def _output(command: list[str], what: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    done = _run(command)
     if done.returncode:
         raise BadInput(
             f"expected {what} to run, found that it does not ({done.stderr.strip()[:300]}): run make arm64 again."
         )
     return done.stdout
+
+
+def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(
+            f"expected {Path(command[0]).name} to end within {PATIENCE} s, found that it does not: run make arm64 again."
+        ) from error
 
 
 if __name__ == "__main__":

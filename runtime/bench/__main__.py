@@ -17,7 +17,7 @@ from runtime.bench import tables
 from runtime.bench.compare import Comparison, compare
 from runtime.bench.measure import Measurement, measure, plain
 from runtime.bench.profile import PROFILERS, Operator
-from runtime.engines.base import Image
+from runtime.engines.base import Image, check_threads
 from runtime.latency import RUNS
 from runtime.selection import Choice, choose
 
@@ -90,8 +90,8 @@ def _check(height: int, width: int, threads: Sequence[int], runs: int) -> None:
     ):
         if not 1 <= value <= most:
             raise BadInput(f"expected {name} between 1 and {most}, found {value}: correct it.")
-    if min(threads) < 1:
-        raise BadInput(f"expected 1 thread or more, found {min(threads)}: use the number of fast cores.")
+    for count in threads:
+        check_threads(count)
 
 
 def _compared(rows: Sequence[Measurement], against: Path) -> list[tuple[str, str, Comparison]]:

@@ -20,10 +20,10 @@ from export.metadata import Metadata
 from runtime.device.adb import READY, Listed, choose, devices
 from runtime.device.golden import Agreement, Golden, compare, read_golden
 from runtime.engines.adb import AdbEngine
+from runtime.engines.base import check_threads
 from runtime.engines.litert import LitertEngine
 
 MEBIBYTE = 2**20
-MOST_THREADS = 1024  # that the runner takes
 LOG_WIDTH = 130  # columns where there is no terminal to ask
 HEADINGS = ("device", "to golden", "0 / 1 / 2 / 3+ LSB", "median", "p90", "prepare", "peak memory")
 
@@ -111,8 +111,7 @@ def main(
     """
     if runs < 1 or warmup < 0:
         raise BadInput(f"expected at least 1 run and no negative warm-up, found {runs} and {warmup}: use more.")
-    if not 1 <= threads <= MOST_THREADS:
-        raise BadInput(f"expected 1 to {MOST_THREADS} threads, found {threads}: use the number of fast cores.")
+    check_threads(threads)
     metadata = LitertEngine(file).metadata
     vector = read_golden(golden or file.parent, file, metadata)
     results = []

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.errors import BadInput
-from runtime.engines.base import Unavailable, first_line
+from compress.errors import BadInput, Unavailable
+from runtime.engines.base import first_line
 
 QUICK, SLOW = 20.0, 600.0  # seconds: for questions, for runs
 BYTES_PER_SECOND = 200_000  # slower than any cable

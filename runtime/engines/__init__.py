@@ -72,6 +72,11 @@ def _adb(serial: str | None) -> Opener:
 
     adb.preload()
     return lambda path, threads: adb.AdbEngine(path, threads, serial=serial)
+def _arm64(core: str | None) -> Opener:
+    from runtime.engines import arm64
+
+    arm64.preload(core)
+    return lambda path, threads: arm64.Arm64Engine(path, threads, core=core)
 
 
 ENGINES: dict[str, Callable[[], Opener]] = {
@@ -85,7 +90,7 @@ ENGINES: dict[str, Callable[[], Opener]] = {
     "ncnn": _ncnn,
     "pytorch": _pytorch,
 }
-DEVICES: dict[str, Callable[[str | None], Opener]] = {"adb": _adb}
+DEVICES: dict[str, Callable[[str | None], Opener]] = {"adb": _adb, "arm64": _arm64}
 """Engines on other machines than this one: NAME, or NAME:WHICH where there are several. They are asked for by name only."""
 BY_SUFFIX = {
     ".tflite": "litert",
@@ -95,6 +100,9 @@ BY_SUFFIX = {
     ".param": "ncnn",
     ".pt": "pytorch",
 }
+
+ENGINE_HELP = f"{', '.join(ENGINES)}, or {', '.join(f'{name}[:WHICH]' for name in DEVICES)}"
+"""Names of engines, for `--help`."""
 
 
 def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1) -> Engine:
@@ -106,7 +114,8 @@ def open_model(path: str | Path, *, engine: str | None = None, threads: int = 1)
             second opinion), 'litert-reference' (plain loops: slowest, no int8 files), 'tensorflow' (its own interpreter, in
             a process of its own), 'onnxruntime', 'coreml' (its operators evaluated in PyTorch where there is no Core
             ML), 'executorch', 'ncnn', 'pytorch' (the reference of parity), 'adb' or 'adb:SERIAL' (a .tflite on a phone
-            that is connected; close the engine to leave nothing on it); default: what the file's suffix says.
+            that is connected; close the engine to leave nothing on it), 'arm64' or 'arm64:CORE' (a .tflite on an emulated
+            core of a phone, cortex-a76 unless named); default: what the file's suffix says.
         threads: of the engine.
 
     Raises:

@@ -16,6 +16,7 @@ from export.metadata import Image as ImageSpec
 
 Image = NDArray[np.uint8]
 Raw = NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]
+THREADS_MOST = 1024  # LiteRT crashes on some tens of thousands
 ZERO_POINTS = {"int8": -128, "uint8": 0}  # of the pixel value 0
 BLOCK = 2**16  # values that are converted at a time
 
@@ -88,16 +89,11 @@ class Result:
     timing: Timing
 
 
-class Unavailable(BadInput):
-    """An engine, or the device that it runs on, is not here."""
-
-
 class Engine(ABC):
     """An opened model, which `with` closes. One image at a time; not to be shared between threads."""
 
     def __init__(self, path: Path, metadata: Metadata, threads: int):
-        if threads < 1:
-            raise BadInput(f"expected 1 thread or more, found {threads}: use the number of fast cores.")
+        check_threads(threads)
         self.path, self.metadata, self.threads = path, metadata, threads
 
     def __enter__(self) -> Self:
@@ -203,6 +199,12 @@ def peak_of_file(path: Path, engine: str, height: int, width: int, threads: int)
         return peak_memory(path, height, width, engine=engine, threads=threads)
     except NotLinux:
         return None
+
+
+def check_threads(threads: int) -> None:
+    """Raises BadInput for a number of threads that no engine runs with."""
+    if not 1 <= threads <= THREADS_MOST:
+        raise BadInput(f"expected 1 to {THREADS_MOST} threads, found {threads}: use the number of fast cores.")
 
 
 def from_pixels(lr: Image, spec: ImageSpec) -> Raw:

@@ -5,9 +5,12 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from compress.errors import Unavailable
 from runtime.engines.tflite import TfliteEngine
 
+OF_NUMPY_1 = "tflite_runtime"  # all its wheels
 PACKAGES = ("ai_edge_litert", "tflite_runtime")  # the second is the first's predecessor, on old device images
 Kernels = Literal["litert", "litert-builtin", "litert-reference"]
 RESOLVERS: dict[Kernels, str] = {
@@ -56,5 +59,10 @@ def _interpreter_module() -> tuple[Any, str]:
                 raise
             continue
         name = package.replace("_", "-")
-        return module, f"{name} {importlib.metadata.version(name)}"
+        version = f"{name} {importlib.metadata.version(name)}"
+        if package == OF_NUMPY_1 and int(np.__version__.partition(".")[0]) > 1:
+            raise Unavailable(
+                f"expected numpy below 2 for {version}, found {np.__version__}: pip install ai-edge-litert, or 'numpy<2'."
+            )
+        return module, version
     raise Unavailable("expected LiteRT to run a .tflite, found it missing: pip install ai-edge-litert.")

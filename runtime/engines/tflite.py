@@ -28,7 +28,9 @@ from runtime.engines.base import (
 )
 
 DELEGATE = "DELEGATE"
-NO_KERNEL = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
+NO_KERNEL = re.compile(
+    r"builtin opcode '(?P<missing>\w+)' version|Node number \d+ \((?P<refused>\w+)\) failed to prepare"
+)
 
 
 class TfliteEngine(Engine):
@@ -103,11 +105,13 @@ class TfliteEngine(Engine):
         try:
             yield
         except (ValueError, RuntimeError) as error:
-            if missing := NO_KERNEL.search(str(error)):
+            found = NO_KERNEL.search(str(error))
+            operator = found and (found["missing"] or found["refused"])
+            if operator and operator != DELEGATE:
                 raise BadInput(
-                    f"expected operators that {self._name} has kernels for, found {missing[1]} (version {missing[2]}) in "
-                    f"the {self.metadata.precision} file {self.path}, for which {self._version} has none: run it with another "
-                    "engine."
+                    f"expected operators that {self._name} has kernels for, found {operator} of a kind that {self._version} "
+                    f"does not run in the {self.metadata.precision} file {self.path}: run it with another engine, or export it "
+                    "again."
                 ) from error
             raise BadInput(
                 f"expected a .tflite that {self._name} can run, found one that it refuses in {self.path} "

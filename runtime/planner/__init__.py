@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compress.errors import BadInput
 from export.metadata import Metadata
+from runtime.engines.base import check_threads
 from runtime.planner.litert import LitertPlanner
 from runtime.planner.plan import NoPrediction, Plan
 from runtime.units import show_bytes
@@ -74,8 +75,7 @@ def _sides(metadata: Metadata) -> Sequence[int]:
 
 def _planner(path: Path, threads: int) -> LitertPlanner:
     """Raises BadInput; see `plan`."""
-    if threads < 1:
-        raise BadInput(f"expected 1 thread or more, found {threads}: use the number of fast cores.")
+    check_threads(threads)
     suffix = path.suffix.lower()
     if suffix == ".tflite":
         return LitertPlanner(path, threads)

@@ -63,7 +63,7 @@ def _audit(path: Path) -> object:
 def _image(path: Path) -> object:
     from runtime.photograph import read_photograph
 
-    return read_photograph(path)
+    return read_photograph(path).rgb
 
 
 def _recipe(path: Path) -> object:

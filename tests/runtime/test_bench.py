@@ -88,7 +88,7 @@ def test_a_profile_sums_up_to_about_the_time_of_a_run(tiny, engine, photograph):
     [
         (("--height", "0"), "expected --height between 1 and 8192, found 0"),
         (("--runs", "0"), "expected --runs between 1 and 1000000, found 0"),
-        (("--threads", "0"), "expected 1 thread or more, found 0"),
+        (("--threads", "0"), "expected 1 to 1024 threads, found 0"),
         (("--engines", "onnxruntime"), "expected a .onnx among the files"),
         (("--engines", "litert-builtin", "--profile"), "expected an engine that tells the times of operators"),
     ],

@@ -132,7 +132,7 @@ def test_closes_alone_and_twice(tiny, photograph, name):
 
 
 def test_refuses_no_threads(tiny, name):
-    with pytest.raises(BadInput, match="expected 1 thread or more, found 0"):
+    with pytest.raises(BadInput, match="expected 1 to 1024 threads, found 0"):
         opened(tiny, name, "float32", threads=0)
 
 

@@ -1,6 +1,7 @@
 """On a device: real environments that hold numpy, Pillow and one interpreter, and nothing else of ours."""
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -104,3 +105,14 @@ def test_tflite_runtime_is_taken_where_litert_is_missing(tiny, photograph, pictu
     image = _upscaled(tflite_runtime, picture, tiny.int8_tflite, tmp_path / "sr.png")
     assert np.array_equal(image, integers.view(np.uint8) ^ 0x80)
     assert _peak(tflite_runtime, tiny.int8_tflite) > 3 * SCALE**2 * 128 * 160
+
+
+@on_linux
+def test_tflite_runtime_beside_a_new_numpy_is_a_sentence(tiny, tmp_path, litert, tflite_runtime):
+    packages = litert.parents[1] / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    for name in ("numpy", "numpy.libs"):
+        (tmp_path / name).symlink_to(packages / name)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{MISSING}"
+    run = run_in(tflite_runtime, "-c", program, tiny.int8_tflite, "litert")
+    assert run.returncode == 0, run.stderr
+    assert re.match(r"litert expected numpy below 2 for tflite-runtime 2\.14\.0, found 2\.", run.stdout), run.stdout

@@ -33,11 +33,18 @@ def test_reference_kernels_run_float_files(tiny, photograph):
     assert 0 < np.abs(found - expected).max() < 1e-5  # other kernels indeed
 
 
-def test_reference_kernels_name_the_operator_that_they_lack(tiny):
+def test_an_operator_without_a_kernel_is_named(tiny, tmp_path):
     with pytest.raises(
-        BadInput, match=r"found DEPTH_TO_SPACE \(version 2\) in the int8 file .*: run it with another engine"
+        BadInput, match=r"found DEPTH_TO_SPACE of a kind that ai-edge-litert .* does not run in the int8 file"
     ):
         open_model(tiny.int8_tflite, engine="litert-reference")
+
+    def widen(model):
+        shuffle = next(one for one in model.subgraphs[0].operators if hasattr(one.builtinOptions, "blockSize"))
+        shuffle.builtinOptions.blockSize = 5
+
+    with pytest.raises(BadInput, match=r"found DEPTH_TO_SPACE of a kind .* in the float32 file"):
+        open_model(edited(tiny.float_tflite, tmp_path / "wide.tflite", widen), engine="litert-builtin")
 
 
 def _metadata_of(model):

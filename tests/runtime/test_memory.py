@@ -48,7 +48,7 @@ def test_a_budget_is_kept(tiny):
         (["--size", "64", "--height", "64"], "expected --size or --height and --width"),
         (["--size", "64by64"], "expected a size such as"),
         (["--height", "0"], "expected a size of at least 1x1"),
-        (["--threads", "0"], "expected 0 runs or more and 1 thread or more"),
+        (["--threads", "0"], "expected 1 to 1024 threads"),
     ],
 )
 def test_nonsense_is_one_sentence(tiny, options, sentence):

@@ -90,7 +90,7 @@ def test_sizes_and_threads_that_make_no_sense(tiny):
     for height, width in ((0, 64), (64, -1)):
         with pytest.raises(BadInput, match="expected a size of at least 1x1"):
             predict(tiny.int8_tflite, height, width)
-    with pytest.raises(BadInput, match="expected 1 thread or more"):
+    with pytest.raises(BadInput, match="expected 1 to 1024 threads"):
         predict(tiny.int8_tflite, 64, 64, threads=0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from compress.errors import BadInput, Unavailable
-from runtime.engines import open_model, tensorflow
+from runtime.engines import open_model, remote, tensorflow
 from runtime.peak import peak_memory
 from tests.conftest import ROOT
 from tests.runtime.conftest import opened
@@ -43,9 +43,9 @@ def test_the_way_to_the_process_is_not_timed(tiny, monkeypatch):
         time.sleep(delay)
         return receive(*arguments)
 
-    receive = tensorflow.receive
+    receive = remote.receive
     with opened(tiny, "tensorflow", "int8") as engine:
-        monkeypatch.setattr(tensorflow, "receive", slow)
+        monkeypatch.setattr(remote, "receive", slow)
         start = time.perf_counter()
         timing = engine.upscale(np.zeros((16, 16, 3), np.uint8)).timing
         assert time.perf_counter() - start > 3 * delay
@@ -67,7 +67,7 @@ def test_a_file_that_is_refused_leaves_others_alone(tiny, tmp_path, photograph):
 def test_a_process_that_hangs_or_dies_is_a_sentence_and_replaced(tiny, photograph, monkeypatch):
     with opened(tiny, "tensorflow", "int8") as engine:
         stopped = tensorflow.preload()
-        monkeypatch.setattr(tensorflow, "TIMEOUT", 0.5)
+        monkeypatch.setattr(remote, "TIMEOUT", 0.5)
         os.kill(stopped.pid, signal.SIGSTOP)
         with pytest.raises(BadInput, match=r"int8\.tflite within 0\.5 s, found that TensorFlow takes longer"):
             engine.upscale(photograph)
@@ -107,7 +107,7 @@ def test_peak_memory_is_that_of_both_processes(tiny):
 
 def test_a_broken_installation_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "tensorflow").mkdir()
-    (tmp_path / "tensorflow/__init__.py").write_text("raise RuntimeError('compiled for another numpy')")
+    (tmp_path / "tensorflow/__init__.py").write_text("raise RuntimeError('compiled for\\nanother numpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(tensorflow, "_child", None)

@@ -1,9 +1,12 @@
-"""The program that `runtime.engines.tensorflow` runs beside itself: TensorFlow's interpreters, asked over standard input.
+"""The program that `runtime.engines.remote` runs in another process: interpreters of .tflite files, asked over standard input.
+
+    python -m runtime.engines.interpreter_process tensorflow|litert
 
 One message in, one out (`runtime.engines.frames`). An answer has the seconds that the work took here, and `refused` where
 the interpreter raised. The program ends when standard input does, so that it never outlives who started it.
 """
 
+import importlib.metadata
 import os
 import sys
 import time
@@ -19,7 +22,7 @@ NOTHING: Answer = {}, b""
 
 
 class Interpreters:
-    """TensorFlow's interpreters by number; every method answers one kind of message."""
+    """Interpreters by number; every method answers one kind of message."""
 
     def __init__(self, make: Callable[..., Any]):
         self._make, self._next = make, 0
@@ -95,20 +98,33 @@ def serve(interpreters: Interpreters, asked: BinaryIO, answered: BinaryIO) -> No
         send(answered, answer | {"seconds": time.perf_counter() - start}, made)
 
 
-def main() -> None:
+def main(package: str) -> None:
     answered = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what TensorFlow prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the libraries print is no answer
     try:
-        import tensorflow
-
-        interpreters = Interpreters(tensorflow.lite.Interpreter)
+        make, version = MAKERS[package]()
     except Exception as error:  # a package that does not fit the others can raise anything
         send(answered, {"broken": f"{type(error).__name__}: {error}"})
         return
-    send(answered, {"version": tensorflow.__version__})
-    serve(interpreters, sys.stdin.buffer, answered)
+    send(answered, {"version": version})
+    serve(Interpreters(make), sys.stdin.buffer, answered)
+
+
+def _tensorflow() -> tuple[Callable[..., Any], str]:
+    import tensorflow
+
+    return tensorflow.lite.Interpreter, tensorflow.__version__
+
+
+def _litert() -> tuple[Callable[..., Any], str]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter, importlib.metadata.version("ai-edge-litert")
+
+
+MAKERS = {"tensorflow": _tensorflow, "litert": _litert}
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
     os._exit(0)  # TensorFlow's own end takes a while and has nothing to do

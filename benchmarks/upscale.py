@@ -4,7 +4,7 @@
 
 Every contestant upscales the same photograph by 4 in a process of its own, from pixels in memory to pixels in memory and then to
 a JPEG; they take turns, in another order every round, and the medians count. Peak memory is the process's highest
-resident size (VmHWM). The public upscaler gets a smaller photograph, since a large one would take it hours.
+resident size (VmHWM). The public upscaler gets a smaller photograph, since a large one would take it many minutes.
 """
 
 import json
@@ -111,7 +111,7 @@ def our_figures(arguments: list[Any]) -> Figures:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BadInput(f"expected a result, found none ({said[:200]}): it is left out.")
+        raise BadInput(f"expected a result, found none (...{said[-160:]}): it is left out.")
     return json.loads(done.stdout.splitlines()[-1])
 
 

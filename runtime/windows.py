@@ -20,8 +20,9 @@ SHARE = 24
 
 Speed before cutting hardly depends on the window: the zoo's files made 38 to 42 megapixels a second (int8) and 9 to 10
 (float) from 64x64 to 512x512, on one thread and on two, and wide windows were no faster than square ones. What counts
-is the share that is kept (at a radius of 10: 47% of a window of 64, 71% of 128, 85% of 256, 90% of 384, 92% of 512)
-against the memory, which grows with the area.
+is the share that is kept, against the memory, which grows with the area. A photograph of 3 MP through the zoo's int8 file,
+whose radius is 10: windows of 64 took 2.7 s of processor time and 6 MB, of 128 1.7 s and 21 MB, of 192 1.5 s and 48 MB,
+of 240 1.5 s and 75 MB, of 384 1.4 s and 143 MB.
 """
 SMALLEST, LARGEST = 128, 512  # automatic windows
 GRAIN = 8  # automatic windows are multiples of it

@@ -46,6 +46,7 @@ class OnnxEngine(Engine):
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = max(threads, 1), 1
         options.log_severity_level = ERRORS_ONLY
+        options.enable_mem_pattern = False  # from the second image on it would keep one more block for all values
         with _refusals(path):
             self._session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             written = self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
@@ -74,6 +75,7 @@ class OnnxEngine(Engine):
         )
 
     def prepare(self, lr: Image) -> None:
+        self._sr = None  # its memory serves the next one
         self._lr = np.ascontiguousarray(from_pixels(lr, self.metadata.input).transpose(2, 0, 1)[None])
 
     def run(self) -> None:

@@ -17,16 +17,24 @@ from runtime.planner.tflite import TfliteNetwork, whole
 ALIGNMENT = 64  # of values in the arena
 PROGRAM = {"float32": 4_400_000, "int8": 3_700_000, "uint8": 3_700_000}
 """Bytes of LiteRT's code that runs and of its own objects, by the type of the images."""
+RESERVE, RESERVE_OF_KERNELS = 0.05, 0.12  # where all is XNNPACK's, and where some is LiteRT's
 
 
 class LitertPlanner:
-    """Predicts for one file. Raises BadInput; see `TfliteNetwork`."""
+    """Predicts for one file. Raises BadInput; see `TfliteNetwork`.
+
+    Attributes:
+        metadata: of the file.
+        reserve: fraction of a budget to be left for the error of the prediction.
+    """
 
     def __init__(self, path: Path, threads: int):
         self._path, self._network, self._threads = path, TfliteNetwork(path), threads
         self.metadata = self._network.metadata
         with whole(path):
-            self._first = _workspace(self._network.graph(*self._network.own))
+            own = self._network.graph(*self._network.own)
+            self._first = _workspace(own)
+            self.reserve = RESERVE if all(delegated for delegated, _ in partitions(own)) else RESERVE_OF_KERNELS
 
     def __call__(self, height: int, width: int) -> Plan:
         """For an LR image of that size. Raises BadInput for one that the file does not take."""

@@ -1,10 +1,4 @@
-"""PNG (W3C PNG, third edition), row by row: every row through the filter that leaves least, then deflate.
-
-Filtered photographs are noise to deflate's search for repetitions: run lengths and Huffman codes alone (zlib's Z_RLE) gave
-files 1% larger than level 6 on a super-resolved photograph and 1% smaller on a camera's, five times as fast, where
-Pillow's `optimize` (level 9) gains another 5% at a thirtieth of the speed. Drawings do repeat. So every piece is tried
-on a sample of it, and takes the search where that saves SAVES or more.
-"""
+"""PNG (W3C PNG, third edition), row by row: every row through the filter that leaves least, then deflate."""
 
 import struct
 import zlib
@@ -13,15 +7,12 @@ from typing import BinaryIO
 import numpy as np
 
 from runtime.writers.base import Bands, Picture, Rows, Writer
+from runtime.writers.deflate import RAW, deflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}
 PIECE, BLOCK = 1 << 20, 1 << 18  # bytes of rows that are deflated together, and filtered together
-SAMPLE = 1 << 15  # bytes of a piece
-SAVES = 0.04
-SEARCH = 6  # zlib's level
 DEFLATE = b"\x78\x01"  # a zlib stream with a window of 32 KiB
-NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
 
 class PngWriter(Writer):
@@ -64,12 +55,10 @@ class PngWriter(Writer):
             self._deflate()
 
     def _deflate(self, last: bool = False) -> None:
-        """Ends a piece on a byte's border, so that the next may be deflated in another way."""
+        """Writes what is waiting as a piece of its own of the one stream."""
         piece, self._piece = b"".join(self._piece), []
         self._checksum = zlib.adler32(piece, self._checksum)
-        middle = piece[(len(piece) - SAMPLE) // 2 :][:SAMPLE] if len(piece) > SAMPLE else piece
-        search = len(_deflated(middle, search=True)) < (1 - SAVES) * len(_deflated(middle, search=False))
-        content = self._head + _deflated(piece, search=search, last=last)
+        content = self._head + deflated(piece, kind=RAW, last=last)
         self._head = b""
         self._chunk(b"IDAT", content + (struct.pack(">I", self._checksum) if last else b""))
 
@@ -124,10 +113,3 @@ def _paeth(a: Rows, b: Rows, c: Rows) -> Rows:
 def _mask(where: np.ndarray) -> Rows:
     """255 where true, else 0: masked bytes are several times as fast as np.where."""
     return -where.view(np.uint8)
-
-
-def _deflated(data: bytes, *, search: bool, last: bool = False) -> bytes:
-    """Raw deflate, whole in bytes; `last` ends the stream."""
-    level, strategy = (SEARCH, zlib.Z_FILTERED) if search else (1, zlib.Z_RLE)
-    worker = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
-    return worker.compress(data) + worker.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)

@@ -5,7 +5,6 @@ Of the EXIF its text (camera, date, author), the camera's settings and the place
 
 import contextlib
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -15,9 +14,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from compress.errors import BadInput
 from runtime.writers.base import Bands, Picture, Rows, Writer
+from runtime.writers.deflate import deflated
 
 STRIP = 1 << 18  # bytes of rows in a strip
-LEVEL = 6
 CLASSIC = 2**32 - 2**24  # bytes that classic TIFF's 32-bit offsets surely reach, directories included
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
 FORMATS = {SHORT: "H", LONG: "I", LONG8: "Q"}
@@ -68,7 +67,7 @@ class TiffWriter(Writer):
         differences = band.copy()
         differences[:, 1:] -= band[:, :-1]
         self._offsets.append(self.file.tell())
-        self._lengths.append(self.file.write(zlib.compress(differences.tobytes(), LEVEL)))
+        self._lengths.append(self.file.write(deflated(differences.tobytes())))
         _align(self.file)
 
     def _directory(self) -> int:

@@ -18,7 +18,7 @@ from compress.cli import command_line
 from compress.data.sources import skimage_photographs
 from runtime.engines import open_model
 from runtime.engines.base import Engine
-from runtime.transparency import Flats
+from runtime.upscale.transparency import Flats
 
 SIDE, FINER = 1024, 4
 FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS)
@@ -66,7 +66,7 @@ def page() -> Image.Image:
 
 
 def by_network(engine: Engine, small: Image.Image) -> NDArray[np.uint8]:
-    """As `runtime.enlarge` makes alpha."""
+    """As `runtime.upscale.enlarge` makes alpha."""
     alpha = np.asarray(small)
     grey = Image.fromarray(engine.upscale(np.repeat(alpha[..., None], 3, axis=2)).image).convert("L")
     return Flats(alpha, engine.scale).restored(np.asarray(grey), 0)

@@ -26,7 +26,7 @@ from compress.cli import command_line
 from compress.data.sources import skimage_photographs
 from compress.errors import BadInput
 from compress.progress import progress
-from runtime.journal import NAME
+from runtime.upscale.journal import NAME
 
 MODEL = Path("zoo/anchor_x4_int8.tflite")
 SIDE = 128

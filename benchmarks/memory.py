@@ -49,7 +49,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--others", action="store_true", help="networks that are not in the zoo, too (ten minutes more)")
+    parser.add_argument(
+        "--others", action="store_true", help="networks that are not in the zoo, too (ten minutes more)"
+    )
     given = parser.parse_args()
     rows = []
     print(_heading("file", "threads"))

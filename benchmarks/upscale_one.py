@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from runtime.engines import open_model
 from runtime.tiling import strips
-from runtime.writers import open_writer
+from runtime.upscale.writers import open_writer
 
 Pixels = NDArray[np.uint8]
 Upscale = Callable[[Pixels], Pixels]

@@ -26,8 +26,9 @@ from compress.errors import BadInput
 from compress.evaluate import Upscaler, bicubic_upscaler, torch_upscaler
 from compress.files import sha256, write_text
 from compress.published import Layout, load_published
-from compress.quantization.calibration import CalibrationCrops, calibration_crops
+from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
+from export.metadata import read_tflite
 from export.tflite import PRODUCERS, export_tflite
 from runtime.engines import open_model
 from runtime.engines.base import Engine
@@ -62,7 +63,7 @@ class Entry:
 def main(
     *,
     zoo: Path = Path("zoo"),
-    weights: Path = Path("data/weights"),
+    weights: Path = Path("../shared/data/weights"),
     rounds: int = 20,
     sets: Sequence[str] = SETS,
     work: Path = Path("runs/zoo"),
@@ -117,26 +118,34 @@ def _zoo(folder: Path) -> Iterator[Entry]:
 
 
 def _peers(weights: Path, work: Path) -> Iterator[Entry]:
-    """Published networks as files of ours: float, and int8 where the network has an int8 form."""
-    crops: dict[tuple[int, bool], CalibrationCrops] = {}
+    """Published networks as files of ours: float, and int8 where the network has an int8 form; those that an earlier run
+    wrote are kept."""
     for name, student in _published(weights, work):
-        heavy = _parameters(student) >= HEAVY
-        students = {"float32": student}
-        if student.has_graph:
-            key = student.scale, heavy
-            if key not in crops:
-                crops[key] = calibration_crops(BUILT_IN, student.scale, count=FEW_CROPS if heavy else CROPS)
-            quantized = quantize_student(student, crops[key], plain=heavy)
-            students["int8"] = replace(quantized, file_hash=student.file_hash)
-        for precision, one in students.items():
-            _say(f"writing {name} {precision}")
+        for precision in ("float32", "int8") if student.has_graph else ("float32",):
             file = work / f"{name.replace(' ', '_')}_{precision}.tflite"
-            try:
-                export_tflite(one, file, precision, sizes=None if one.has_graph else [[SIDE, SIDE]])
-            except BadInput as error:
-                print(f"left out: {error}")
-                continue
+            if not _written(file, student):
+                _say(f"writing {name} {precision}")
+                given = _quantized(student) if precision == "int8" else student
+                try:
+                    export_tflite(given, file, precision, sizes=None if student.has_graph else [[SIDE, SIDE]])
+                except BadInput as error:
+                    print(f"left out: {error}")
+                    continue
             yield Entry(name, "peer", file, _parameters(student), _upscaler(student, file))
+
+
+def _written(file: Path, student: Student) -> bool:
+    if not file.is_file():
+        return False
+    metadata = read_tflite(file)
+    return metadata is not None and metadata.student_sha256 == student.file_hash
+
+
+def _quantized(student: Student) -> Student:
+    """Heavy networks are quantized with few crops and in one way; for the others every way is tried."""
+    heavy = _parameters(student) >= HEAVY
+    crops = calibration_crops(BUILT_IN, student.scale, count=FEW_CROPS if heavy else CROPS)
+    return replace(quantize_student(student, crops, plain=heavy), file_hash=student.file_hash)
 
 
 def _published(weights: Path, work: Path) -> Iterator[tuple[str, Student]]:

@@ -19,11 +19,12 @@ from compress.teachers import load_teacher
 from compress.train import train
 from export.onnx import export_onnx
 from export.tflite import TfliteFile, export_tflite
-from runtime.parity import check
+from runtime.parity.gate import check
+from runtime.parity.quality import backbone_here
+from runtime.parity.verdict import print_report
 from runtime.report.gather import counter, curves_of, gather
 from runtime.report.page import write_report
-from runtime.upscale import save_image, upscale_photo
-from runtime.verdict import print_report
+from runtime.upscale.single import save_image, upscale_photo
 
 RECIPE = Path("recipes/demo.yaml")
 
@@ -55,8 +56,12 @@ def main(*, out: Path = Path("runs/demo"), steps: int | None = None, recipe: Pat
     print(f"  {other.path}: {other.file_bytes / 1000:.1f} kB")
     paths = [file.path for file in (*written, other)]
     benchmark = open_benchmark(BUILT_IN, student.scale)
+    backbone, without = backbone_here()
     with progress("parity", len(benchmark)) as update:
-        parity = check(quantized, paths, [benchmark], threads=threads, on_image=counter(update))
+        parity = check(
+            quantized, paths, [benchmark], lpips=backbone, without_lpips=without, threads=threads,
+            on_image=counter(update),
+        )  # fmt: skip
     print("upscaling a photograph")
     _, lr, _ = next(iter(benchmark))
     save_image(lr, out / "photo_lr.png")

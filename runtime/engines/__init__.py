@@ -72,6 +72,8 @@ def _adb(serial: str | None) -> Opener:
 
     adb.preload()
     return lambda path, threads: adb.AdbEngine(path, threads, serial=serial)
+
+
 def _arm64(core: str | None) -> Opener:
     from runtime.engines import arm64
 

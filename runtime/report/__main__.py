@@ -12,12 +12,15 @@ from compress.data.benchmarks import BUILT_IN, open_benchmark
 from compress.errors import BadInput
 from compress.progress import progress
 from compress.teachers import TeacherSpec, load_teacher
-from runtime.parity import check
+from runtime.parity.gate import check
+from runtime.parity.limits import read_policy
+from runtime.parity.quality import backbone_here
+from runtime.parity.verdict import print_report
 from runtime.report.gather import counter, curves_of, gather
 from runtime.report.page import write_report
 from runtime.report.saved import read_parity
 from runtime.report.scenes import MOST
-from runtime.verdict import print_report
+from runtime.selection import choose
 
 
 def main(
@@ -25,9 +28,11 @@ def main(
     paths: list[Path],
     *,
     out: Path = Path("report.html"),
+    engines: Sequence[str] = (),
     sets: Sequence[str] = (),
     data: Path | None = None,
     images: Path | None = None,
+    limits: Path | None = None,
     photo: Path | None = None,
     teacher: Path | None = None,
     layout: Literal["auto", "student", "leftthomas", "goldhuang", "rlfn", "bsrn", "spandrel"] = "auto",
@@ -43,9 +48,11 @@ def main(
         student: the student.pt; for int8 files the int8 one.
         paths: exported files.
         out: the page, .html.
+        engines: a file runs on each of these that takes its kind; default: on its own.
         sets: benchmark sets below the data folder; default: 'skimage', photographs that are held out from training.
         data: folder of benchmark sets; default: the environment's POCKETSR_DATA, else data/eval.
         images: folder of HR photographs of yours to compare on.
+        limits: YAML file of limits, as of the gate.
         photo: a photograph of yours to upscale and show, without ground truth.
         teacher: a larger network to show beside the student.
         layout: of the teacher's file, see recipes.
@@ -59,11 +66,17 @@ def main(
     benchmarks = [open_benchmark(name, loaded.scale, data) for name in names]
     taught = load_teacher(TeacherSpec(file=teacher, layout=layout), loaded.scale) if teacher else None
     curves = curves_of(log) if log else ()
+    policies = [read_policy(limits)] if limits else []
     if parity:
         result = read_parity(parity, loaded, paths)
     else:
+        choose(paths, engines)  # before anything slow
+        backbone, without = backbone_here()
         with progress("parity", sum(map(len, benchmarks))) as update:
-            result = check(loaded, paths, benchmarks, threads=threads, on_image=counter(update))
+            result = check(
+                loaded, paths, benchmarks, policies, engines=engines, lpips=backbone, without_lpips=without,
+                threads=threads, on_image=counter(update),
+            )  # fmt: skip
     with progress("pictures", MOST) as update:
         shown = gather(
             loaded, result, benchmarks, command=_command(), teacher=taught, photo=photo, curves=curves, threads=threads,

@@ -8,25 +8,28 @@ from compress import metrics
 from compress.data.benchmarks import Benchmark
 from compress.evaluate import bicubic_upscaler
 from export.metadata import INTEGER
-from runtime.crops import Size, crops
 from runtime.engines.base import Engine
-from runtime.latency import measure_latency
+from runtime.latency import RUNS, measure_latency
+from runtime.parity.crops import Size, crops
+from runtime.parity.results import ParityReport
 from runtime.report.data import Comparison, Point
 from runtime.report.figures import Figures, read_figures
 from runtime.report.yardstick import SIDE, yardstick
-from runtime.verdict import ParityReport
 
 ELSEWHERE = ("adb", "arm64")
 """Engines whose latency is another machine's, or no latency."""
 
 
 def compared(
+    scale: int,
     parity: ParityReport,
     engines: Sequence[Engine],
     names: Sequence[str],
     benchmarks: Sequence[Benchmark],
     size: Size | None,
     threads: int,
+    *,
+    runs: int = RUNS,
 ) -> Comparison:
     """Points of the page's files, and of those of `runtime.report.figures` that were judged as these were.
 
@@ -35,15 +38,16 @@ def compared(
     PSNR is of crops then, and their latencies with several threads, since theirs are of one.
 
     Args:
+        scale: of the student.
         parity: what the gate said.
         engines: of its files, in order, as `names` are.
         benchmarks: that it used.
         size: of the LR images that all files take; None for any.
         threads: of the engines.
+        runs: timed runs per file.
     """
-    scale = engines[0].scale
     known = None if size else read_figures(scale)
-    sets = [one.name for one in parity.files[0].sets]
+    sets = [one.name for one in benchmarks]
     shared = next((name for name in sets if known and any(name in row.psnr for row in known.rows)), None)
     name = shared or sets[0]
     benchmark = next(one for one in benchmarks if one.name == name)
@@ -52,10 +56,10 @@ def compared(
     stick = yardstick(scale, threads)
     here = [
         engine for engine, file in zip(engines, parity.files, strict=True)
-        if file.description.native and file.description.engine not in ELSEWHERE
+        if file.description.native and file.engine.partition(":")[0] not in ELSEWHERE
     ]  # fmt: skip
     lr = np.random.default_rng(0).integers(0, 256, (*lr_size, 3), np.uint8)
-    of_stick, *measured = measure_latency([stick, *here], lr)
+    of_stick, *measured = measure_latency([stick, *here], lr, runs=runs)
     milliseconds = {id(engine): latency.median for engine, latency in zip(here, measured, strict=True)}
     points = [
         Point(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.engines.base import Image
-from runtime.verdict import ParityReport
+from runtime.parity.results import ParityReport
 
 Kind = Literal["bicubic", "student", "file", "teacher", "truth"]
 

@@ -29,7 +29,7 @@ def jpegs(images: Sequence[Image], budget: int) -> list[str]:
     uris: list[str] = []
     for quality in QUALITIES:
         pictures = (Pillow.fromarray(np.ascontiguousarray(image)) for image in images)
-        uris = [_uri(_encoded(one, "JPEG", quality=quality, subsampling=0, optimize=True), "jpeg") for one in pictures]
+        uris = [_uri(_encoded(one, "JPEG", quality=quality, subsampling=0), "jpeg") for one in pictures]
         if sum(map(len, uris)) <= budget:
             break
     return uris

@@ -9,11 +9,12 @@ from compress.data.benchmarks import Benchmark
 from compress.evaluate import torch_upscaler
 from compress.logbook import Logbook
 from compress.teachers import Teacher
+from runtime.latency import RUNS
+from runtime.parity.results import ParityReport
 from runtime.report.compared import compared
 from runtime.report.data import Curve, ReportData
 from runtime.report.provenance import protocol, provenance
 from runtime.report.scenes import Painter, scenes
-from runtime.verdict import ParityReport
 
 
 def gather(
@@ -27,6 +28,7 @@ def gather(
     curves: Sequence[Curve] = (),
     summary: str | None = None,
     threads: int = 1,
+    runs: int = RUNS,
     on_image: Callable[[str], object] = lambda name: None,
 ) -> ReportData:
     """Runs the first photographs of the benchmarks through everything, and times the files beside the zoo's yardstick.
@@ -41,6 +43,7 @@ def gather(
         curves: of the training.
         summary: a sentence or two under the title; default: what the student is.
         threads: of the engines.
+        runs: timed runs per file.
         on_image: called with the name of every finished photograph.
 
     Raises:
@@ -50,10 +53,12 @@ def gather(
     shown = scenes(painter, benchmarks, photo, on_image=on_image)
     return ReportData(
         title=f"{student.architecture.capitalize()} x{student.scale}: what ships is what was trained",
-        summary=summary or _summary(student, len(parity.files)),
+        summary=summary or _summary(student, len({*(f.path for f in parity.files), *(r.path for r in parity.refused)})),
         parity=parity,
         scenes=shown,
-        comparison=compared(parity, painter.engines, painter.names, benchmarks, painter.size, threads),
+        comparison=compared(
+            student.scale, parity, painter.engines, painter.names, benchmarks, painter.size, threads, runs=runs
+        ),
         curves=curves,
         provenance=provenance(dataclasses.replace(student, file_hash=parity.student), parity, command),
         protocol=protocol(parity),

@@ -3,7 +3,9 @@
 import math
 
 from export.metadata import INTEGER
-from runtime.verdict import MEBIBYTE, FileParity, ParityReport
+from runtime.parity.judge import MEBIBYTE
+from runtime.parity.results import FileParity, ParityReport
+from runtime.report.scenes import labels
 
 ENGINE_NAMES = {
     "litert": "TFLite",
@@ -17,27 +19,34 @@ ENGINE_NAMES = {
 
 def headline(parity: ParityReport) -> str:
     """What the gate found, over all files, in one sentence."""
-    failed = [file.name for file in parity.files if not file.passed]
+    judged = zip(parity.files, labels(parity.files), strict=True)
+    failed = [*(name for file, name in judged if not file.passed), *(one.name for one in parity.refused)]
     if failed:
-        count = "The only file fails" if len(parity.files) == 1 else f"{len(failed)} of {len(parity.files)} files fail"
+        total = len(parity.files) + len(parity.refused)
+        count = "The only file fails" if total == 1 else f"{len(failed)} of {total} files fail"
         return f"{count} the gate: do not ship {_listed(failed)}."
     integer = [file for file in parity.files if file.description.precision in INTEGER]
-    judged = integer or list(parity.files)
-    engines = _listed(list(dict.fromkeys(_engine(file) for file in judged)))
-    lost = f"{max(round(max(file.loss for file in judged), 2), 0):.2f} dB of PSNR"
+    told = integer or list(parity.files)
+    engines = _listed(list(dict.fromkeys(_engine(file) for file in told)))
+    lost = f"{max(round(max(file.loss for file in told), 2), 0):.2f} dB of PSNR"
     if integer:
         largest = max(file.agreement.max_lsb for file in integer)
         within = "bit for bit" if largest == 0 else f"within {largest:.0f} LSB"
         return f"The int8 student in {engines} agrees with the PyTorch reference {within} and lost {lost} at most."
-    worst = min(file.agreement.psnr for file in judged)
+    worst = min(file.agreement.psnr for file in told)
     same = "bit for bit" if math.isinf(worst) else f"to {worst:.0f} dB"
     return f"The student in {engines} agrees with PyTorch {same} and lost {lost} at most."
 
 
 def tiles(parity: ParityReport) -> list[tuple[str, str]]:
-    """The few figures that matter, of the smallest int8 file, or else of the smallest file: (figure, meaning)."""
-    integer = [file for file in parity.files if file.description.precision in INTEGER]
-    best = min(integer or parity.files, key=lambda file: file.file_bytes)
+    """The few figures that matter, of the smallest int8 file, or else of the smallest file, of those that pass if any do:
+    (figure, meaning).
+    """
+    if not parity.files:
+        return []
+    judged = [file for file in parity.files if file.passed] or list(parity.files)
+    integer = [file for file in judged if file.description.precision in INTEGER]
+    best = min(integer or judged, key=lambda file: file.file_bytes)
     largest = max(parity.files, key=lambda file: file.file_bytes)
     found = [(f"{best.file_bytes / 1000:.0f} kB", f"{best.name} on disk{_ratio(largest, best)}")]
     agreement = best.agreement
@@ -59,14 +68,15 @@ def tiles(parity: ParityReport) -> list[tuple[str, str]]:
 
 def latency_bars(parity: ParityReport) -> list[tuple[str, float, str]]:
     """(name, share of the longest in percent, words) of every median latency."""
-    named = [(file.name, file.latency.median) for file in parity.files if file.latency]
+    judged = zip(parity.files, labels(parity.files), strict=True)
+    named = [(name, file.latency.median) for file, name in judged if file.latency]
     named.append(("student in PyTorch", parity.pytorch.median))
     longest = max(value for _, value in named)
     return [(name, 100 * value / longest, f"{value:.2f} ms") for name, value in named]
 
 
 def _engine(file: FileParity) -> str:
-    engine = file.description.engine
+    engine = file.engine
     name = ENGINE_NAMES.get(engine, engine)
     return name if file.description.native else f"{name} (evaluated)"
 

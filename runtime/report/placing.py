@@ -25,10 +25,13 @@ def place_labels(axes: Axes, points: Sequence[Labelled]) -> None:
         boxes = [Bbox.from_bounds(at_x + dx, at_y + dy, width, height) for dx, dy in _places(width, height)]
         best = min(boxes, key=lambda box: _covered(box, taken, inside))
         taken.append(best)
-        offset = (best.x0 - at_x, best.y0 - at_y)
+        ends, edge = ("right", best.x1) if best.x1 <= at_x else ("left", best.x0)
+        if best.x0 < at_x < best.x1:
+            ends, edge = "center", (best.x0 + best.x1) / 2
+        offset = (edge - at_x, best.y0 - at_y)
         far = abs(offset[1] + height / 2) > 2 * LINE
         axes.annotate(
-            label, (x, y), offset, textcoords="offset points", color=colour, fontsize=TEXT, annotation_clip=False,
+            label, (x, y), offset, textcoords="offset points", ha=ends, color=colour, fontsize=TEXT, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkB": 4} if far else None,
         )  # fmt: skip
 

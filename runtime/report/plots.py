@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import matplotlib
@@ -97,7 +97,7 @@ def _new(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _ticks(axes: Axes, words: "FuncFormatter | object") -> None:
+def _ticks(axes: Axes, words: Callable[[float], str]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())

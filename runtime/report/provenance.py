@@ -7,8 +7,24 @@ from typing import Any
 from compress.checkpoint import Student
 from compress.files import sha256
 from compress.run import versions
+from runtime.parity.limits import Limits
+from runtime.parity.results import ParityReport
 from runtime.report.machine import machine
-from runtime.verdict import ParityReport
+from runtime.report.scenes import labels
+
+FLOAT_HASH = "float_student_sha256"
+LIMITS = {
+    "float_psnr": "float files at least {:g} dB (R, G and B, worst photograph) to the reference",
+    "int8_lsb": "int8 files no value more than {:g} LSB off",
+    "int8_within": "{:.0%} of values within 1 LSB",
+    "int8_identical": "{:.0%} identical",
+    "loss": "at most {:g} dB lost against the float student",
+    "lpips_change": "LPIPS at most {:g} higher than the float student's",
+    "latency_ratio": "at most {:g} times PyTorch's latency",
+    "peak_ratio": "at most {:g} times PyTorch's peak memory",
+    "peak_mib": "at most {:g} MiB of peak memory",
+    "size_kb": "at most {:g} kB",
+}
 
 
 def provenance(student: Student, parity: ParityReport, command: str) -> dict[str, str]:
@@ -17,16 +33,16 @@ def provenance(student: Student, parity: ParityReport, command: str) -> dict[str
     rows = {
         "student": f"{student.architecture} ({options}), {student.precision}",
         "student's hash": parity.student,
-        "float student's hash": student.provenance.get("float_student_sha256"),
+        "float student's hash": student.provenance.get(FLOAT_HASH),
         **_training(student.provenance),
         "calibration": _calibration(student),
     }
-    for file in parity.files:
-        path = file.description.path
+    for path in dict.fromkeys(one.path for one in (*parity.files, *parity.refused)):
         if path.is_file():
             rows[path.name] = f"SHA-256 {sha256(path)}"
+    producers = {name: version for file in parity.files for name, version in file.description.metadata.producer.items()}
     rows |= {
-        "exported with": _named(parity.files[0].description.metadata.producer),
+        "exported with": _named(producers),
         "run by": ", ".join(dict.fromkeys(file.description.version for file in parity.files)),
         "versions": _named(versions()),
         "machine": machine(),
@@ -38,14 +54,15 @@ def provenance(student: Student, parity: ParityReport, command: str) -> dict[str
 
 def protocol(parity: ParityReport) -> list[str]:
     """How the figures came about."""
-    limits, found = parity.limits, parity.protocol
-    sets = ", ".join(f"{one.name} ({one.images})" for one in parity.files[0].sets)
+    found = parity.protocol
+    sets = ", ".join(f"{one.name} ({one.images})" for one in parity.files[0].sets) if parity.files else "none"
+    by_limits: dict[Limits, list[str]] = {}
+    for file, name in zip(parity.files, labels(parity.files), strict=True):
+        by_limits.setdefault(file.limits, []).append(name)
     return [
         f"Against the reference: the raw output of each file on the photographs of {sets}; int8 files against the integer "
         "arithmetic of the int8 student, float files against the float network.",
-        f"A float file passes from {limits.float_psnr:g} dB (R, G and B, worst photograph); an int8 file with no value "
-        f"more than {limits.int8_lsb:g} LSB off and {limits.int8_within:.0%} within 1 LSB; either may lose "
-        f"{limits.loss:g} dB at most against the float student.",
+        *(f"Limits of {', '.join(names)}: {_limits(limits)}." for limits, names in by_limits.items()),
         f"Quality against ground truth: PSNR on {found['colour']}; {found['rounding']}; a border of {found['border']} "
         f"pixels left out; {found['psnr']}.",
         "LR images: "
@@ -54,15 +71,24 @@ def protocol(parity: ParityReport) -> list[str]:
         f"Latency: median and 90th percentile of {parity.pytorch.runs} runs after a warm-up, models taking turns in one "
         "process; the bars are the network alone. Peak memory: growth of the resident set of a fresh process over "
         "opening, allocating and one run.",
+        f"LPIPS: {found['lpips'] if parity.without_lpips is None else f'not computed: {parity.without_lpips}'}.",
         "The pictures of the slider are JPEG; crops and heat maps are stored without loss. Photographs are the first of "
         "every set, cut where their LR image has most detail; PSNR beside a name is of the whole photograph.",
     ]
 
 
+def _limits(limits: Limits) -> str:
+    """All that hold, in words."""
+    return "; ".join(
+        words.format(value) for name, words in LIMITS.items() if (value := getattr(limits, name)) is not None
+    )
+
+
 def _training(origin: Mapping[str, Any]) -> dict[str, str]:
     """How a student of ours was trained, or where published weights came from."""
     if "recipe" not in origin:
-        return {"weights": ", ".join(f"{key} {value}" for key, value in origin.items() if isinstance(value, str))}
+        told = {key: value for key, value in origin.items() if isinstance(value, str) and key != FLOAT_HASH}
+        return {"weights": _named(told)}
     recipe, data, teacher = origin["recipe"], origin["data"], origin["teacher"]
     return {
         "trained by": f"{recipe['method']['name']} {_named(recipe['method']['options'])}, {origin['steps']:,} steps, "

@@ -11,7 +11,7 @@ from typing import Any
 
 from compress.checkpoint import Student
 from compress.errors import BadInput
-from runtime.verdict import ParityReport
+from runtime.parity.results import ParityReport
 
 
 def read_parity(path: str | Path, student: Student, files: Sequence[Path]) -> ParityReport:
@@ -32,18 +32,19 @@ def read_parity(path: str | Path, student: Student, files: Sequence[Path]) -> Pa
         raise BadInput(
             f"expected a result of `python -m runtime.parity --json`, found something else in {path} ({error}): write it again."
         ) from error
-    if not report.files or report.student != student.file_hash:
+    if report.student != student.file_hash:
         raise BadInput(
             f"expected the gate's result for the student {str(student.file_hash)[:12]}, found one for "
             f"{report.student[:12]} in {path}: run the gate again."
         )
-    given = {file.resolve(): file for file in files}
-    found = {file.description.path.resolve() for file in report.files}
-    if set(given) != found:
-        names = ", ".join(sorted({file.name for file in report.files}))
+    given = {file.resolve() for file in files}
+    results = (*report.files, *report.refused)
+    found = {one.path.resolve() for one in results}
+    if given != found:
+        names = ", ".join(sorted({one.name for one in results}))
         raise BadInput(f"expected the gate's result for the files given, found one for {names} in {path}: name these.")
     for file in report.files:
-        where = file.description.path
+        where = file.path
         size = sum(one.stat().st_size for one in ([where] if where.is_file() else where.rglob("*")) if one.is_file())
         if where.is_file() and size != file.file_bytes and where.suffix != ".param":
             raise BadInput(

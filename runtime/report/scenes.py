@@ -15,14 +15,13 @@ from compress.data.bicubic import imresize
 from compress.data.images import read_image
 from compress.errors import BadInput
 from compress.evaluate import Upscaler
-from export.exporting import reference_network
 from export.metadata import INTEGER
-from runtime.crops import Size, common_size, crops
 from runtime.engines import open_model
 from runtime.engines.base import Image
-from runtime.engines.pytorch import PytorchEngine
+from runtime.parity.crops import Size, common_size, crops
+from runtime.parity.references import References
+from runtime.parity.results import FileParity, ParityReport
 from runtime.report.data import Picture, Scene
-from runtime.verdict import FileParity, ParityReport
 
 VIEW = (320, 480)
 """Height and width of a scene, in pixels of the result."""
@@ -45,18 +44,12 @@ class Painter:
     """
 
     def __init__(self, student: Student, parity: ParityReport, teacher: Upscaler | None, threads: int):
-        floats = dataclasses.replace(student, quantization=None)
         self.student, self.teacher = student, teacher
-        self._float = PytorchEngine(floats, threads=threads)
-        self.engines = [
-            open_model(file.description.path, engine=file.description.engine, threads=threads) for file in parity.files
-        ]
+        self.engines = [open_model(file.path, engine=file.engine, threads=threads) for file in parity.files]
         self.names = labels(parity.files)
-        self._references = {"float32": self._float, "float16": self._float}
-        for precision in {engine.metadata.precision for engine in self.engines} - set(self._references):
-            owner = student if precision in INTEGER else floats
-            network = reference_network(student, precision)
-            self._references[precision] = PytorchEngine(owner, threads=threads, network=network)
+        self._references = References(student, threads)
+        for engine in self.engines:
+            self._references.prepare(engine.metadata.precision)
         self.size = common_size(self.engines)
 
     def paint(self, lr: Image, hr: Image | None) -> tuple[Picture, ...]:
@@ -66,17 +59,17 @@ class Painter:
         def psnr(image: Image) -> float | None:
             return None if hr is None else metrics.psnr(image, hr, scale)
 
-        bicubic, floating = imresize(lr, scale), self._float.upscale(lr).image
+        self._references.upscale(lr)
+        bicubic, floating = imresize(lr, scale), self._references.floating
         pictures = [
             Picture(name="bicubic", kind="bicubic", image=bicubic, psnr=psnr(bicubic)),
             Picture(name=FLOAT, kind="student", image=floating, psnr=psnr(floating)),
         ]
-        references = {name: engine.upscale(lr).image for name, engine in self._references.items()}
         for name, engine in zip(self.names, self.engines, strict=True):
             image, precision = engine.upscale(lr).image, engine.metadata.precision
             pictures.append(
                 Picture(
-                    name=name, kind="file", image=image, psnr=psnr(image), reference=references[precision],
+                    name=name, kind="file", image=image, psnr=psnr(image), reference=self._references.result(precision).image,
                     integer=precision in INTEGER,
                 )
             )  # fmt: skip
@@ -89,9 +82,9 @@ class Painter:
 
 
 def labels(files: Sequence[FileParity]) -> list[str]:
-    """A name for every file: its own, and its engine's where several engines ran files of that name."""
+    """A name for every file: its own, and its engine's where files of that name ran on several engines."""
     names = [file.name for file in files]
-    return [file.name if names.count(file.name) == 1 else f"{file.name} ({file.description.engine})" for file in files]
+    return [file.name if names.count(file.name) == 1 else f"{file.name} on {file.engine}" for file in files]
 
 
 def scenes(

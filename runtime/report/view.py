@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from runtime.parity.results import ParityReport
+from runtime.parity.verdict import HEADINGS, table_rows
 from runtime.report.data import Comparison, Curve, Point, ReportData
 from runtime.report.encoding import heat_legend, jpegs
 from runtime.report.headline import headline, latency_bars, tiles
 from runtime.report.plots import curve_plot, quality_plot
 from runtime.report.scene_view import merged, scene_view
-from runtime.verdict import HEADINGS, ParityReport, table_rows
 
 BUDGET = 2_600_000  # bytes of the large pictures of a page, encoded
 ABREAST = 6  # columns of a table that a page shows without scrolling
@@ -23,7 +24,10 @@ def view(data: ReportData) -> dict[str, Any]:
         "data": data,
         "passed": parity.passed,
         "headline": headline(parity),
-        "verdicts": [(file.passed, file.verdict()) for file in parity.files],
+        "verdicts": [
+            *((file.passed, file.verdict()) for file in parity.files),
+            *((False, one.verdict()) for one in parity.refused),
+        ],
         "tiles": tiles(parity),
         "scenes": [
             scene_view(number, scene, shown, [next(uris) for _ in shown])

@@ -18,8 +18,8 @@ from export.metadata import INTEGER, Precision
 from export.order import parse_sizes
 from runtime.engines import open_model
 from runtime.engines.base import to_real
-from runtime.parity import check
-from runtime.verdict import Limits
+from runtime.parity.gate import check
+from runtime.parity.verdict import Limits
 from tests.export.conftest import FIXED, STUDENTS, left, pixels_of, refused
 
 NAMES = ("anchor_x2", "relu_linear", "edsr", *FIXED)

@@ -27,7 +27,7 @@ from export.onnx import export_onnx
 from export.price import times_slower
 from export.tflite import export_tflite
 from runtime.engines import open_model
-from runtime.parity import check
+from runtime.parity.gate import check
 from tests.export.conftest import KINDS, SIZES, STUDENTS, pixels_of, reference_of, refused
 
 

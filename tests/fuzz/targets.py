@@ -61,7 +61,7 @@ def _audit(path: Path) -> object:
 
 
 def _image(path: Path) -> object:
-    from runtime.photograph import read_photograph
+    from runtime.upscale.photograph import read_photograph
 
     return read_photograph(path).rgb
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.kill_upscale import kill_at_random
-from runtime.journal import NAME
+from runtime.upscale.journal import NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "zoo" / "anchor_x4_int8.tflite"

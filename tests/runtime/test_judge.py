@@ -9,13 +9,13 @@ import pytest
 from compress.checkpoint import load_student
 from compress.data.benchmarks import open_benchmark
 from compress.errors import BadInput
-from runtime.agreement import Tally
-from runtime.diagnosis import diagnose
-from runtime.gate import check
-from runtime.judge import MEBIBYTE, costing, differing, losing
 from runtime.latency import Latency, Spread
-from runtime.limits import Limits
-from runtime.results import SetLoss
+from runtime.parity.agreement import Tally
+from runtime.parity.diagnosis import diagnose
+from runtime.parity.gate import check
+from runtime.parity.judge import MEBIBYTE, costing, differing, losing
+from runtime.parity.limits import Limits
+from runtime.parity.results import SetLoss
 from runtime.selection import choose, takes
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"

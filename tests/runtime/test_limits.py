@@ -3,7 +3,7 @@
 import pytest
 
 from compress.errors import BadInput
-from runtime.limits import BUILT_IN, Limits, Policy, limits_for, read_policy
+from runtime.parity.limits import BUILT_IN, Limits, Policy, limits_for, read_policy
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from compress.evaluate import evaluate, torch_upscaler
 from compress.models import build
 from export.metadata import ENTRY
 from export.tflite import export_tflite
-from runtime.gate import check
-from runtime.limits import Limits
-from runtime.parity import main
-from runtime.results import FileParity
-from runtime.verdict import HEADINGS, table_rows
+from runtime.parity.__main__ import main
+from runtime.parity.gate import check
+from runtime.parity.limits import Limits
+from runtime.parity.results import FileParity
+from runtime.parity.verdict import HEADINGS, table_rows
 from tests.runtime.conftest import SCALE, edited, tiny_student
 
 

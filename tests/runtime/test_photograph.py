@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import IFDRational
 
 from compress.errors import BadInput
-from runtime.photograph import photograph_size, read_photograph
+from runtime.upscale.photograph import photograph_size, read_photograph
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 21, 34

@@ -18,8 +18,8 @@ from compress.data.benchmarks import Benchmark, open_benchmark
 from export.metadata import ENTRY
 from export.onnx import export_onnx
 from export.tflite import export_tflite
-from runtime.gate import check
-from runtime.results import FileParity, Refusal
+from runtime.parity.gate import check
+from runtime.parity.results import FileParity, Refusal
 from tests.runtime import faults
 from tests.runtime.conftest import edited
 

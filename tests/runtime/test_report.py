@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from PIL import Image
 from compress.checkpoint import load_student
 from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
-from runtime.parity import check
+from runtime.parity.gate import check
+from runtime.parity.results import ParityReport, Refusal
 from runtime.report.compared import compared
 from runtime.report.data import Comparison, Curve, Picture, Point, ReportData, Scene, difference
 from runtime.report.encoding import heat_levels, jpegs
@@ -23,7 +25,6 @@ from runtime.report.headline import headline
 from runtime.report.page import write_report
 from runtime.report.saved import read_parity
 from runtime.report.scenes import FLOAT, VIEW, Painter, scenes
-from runtime.verdict import ParityReport
 from tests.runtime.conftest import SCALE
 
 VOID = {"meta", "img", "input", "br", "link", "wbr"}
@@ -63,7 +64,12 @@ def data(parity) -> ReportData:
         parity=parity,
         scenes=(Scene(name="cat", source="skimage", pictures=pictures),),
         comparison=Comparison(
-            set_name="Set5", points=points, bicubic=28.5, lr_size=(128, 128), threads=1, note="Hollow ones: <elsewhere>."
+            set_name="Set5",
+            points=points,
+            bicubic=28.5,
+            lr_size=(128, 128),
+            threads=1,
+            note="Hollow ones: <elsewhere>.",
         ),
         curves=[
             Curve(name="sum", axis="loss", steps=[1, 2], values=[0.2, 0.1]),
@@ -187,11 +193,19 @@ def test_failed_file_is_red_says_why_and_is_named_in_the_sum(tmp_path, data, par
     assert 'class="verdict fail"' in page
 
 
+def test_files_that_could_not_be_judged_fail_and_are_named(tmp_path, data, parity):
+    foreign = Refusal(path=Path("foreign.tflite"), engine="litert", reason="expected metadata, found none: export it.")
+    refused = dataclasses.replace(parity, files=(), refused=(foreign,))
+    page = text_of(written(tmp_path, dataclasses.replace(data, parity=refused)))
+    assert "The only file fails the gate: do not ship foreign.tflite." in page
+    assert "foreign.tflite: FAIL  expected metadata, found none: export it<" in page
+
+
 def test_optional_parts_may_be_left_out(tmp_path, data):
     bare = dataclasses.replace(data, comparison=None, curves=(), provenance={}, protocol=())
-    page = written(tmp_path, bare)
+    whole, page = written(tmp_path, data), written(tmp_path, bare)
     for heading in ("Size, latency and quality", "Training", "Provenance", "How the figures were made"):
-        assert f"<h2>{heading}</h2>" in written(tmp_path, data)
+        assert f"<h2>{heading}</h2>" in whole
         assert f"<h2>{heading}</h2>" not in page
 
 
@@ -240,7 +254,7 @@ def test_scenes_show_what_the_files_compute(tiny, parity, one, tmp_path):
 
 def test_latency_of_others_is_left_out_with_several_threads(tiny, parity, one):
     painter = Painter(load_student(tiny.int8_pt), parity, None, 2)
-    found = compared(parity, painter.engines, painter.names, [one], painter.size, 2)
+    found = compared(SCALE, parity, painter.engines, painter.names, [one], painter.size, 2, runs=1)
     assert {point.group for point in found.points} == {"here"}, "there are no published figures of this set"
     assert found.set_name == "one photograph"
     assert 20 < found.bicubic < 45
@@ -251,7 +265,8 @@ def test_gates_result_is_read_back(tiny, parity, tmp_path):
     student = load_student(tiny.int8_pt)
     files = [tiny.float_tflite, tiny.int8_tflite, tiny.int8_onnx]
     (tmp_path / "parity.json").write_text(parity.to_json())
-    assert read_parity(tmp_path / "parity.json", student, files).to_json() == parity.to_json()
+    again = read_parity(tmp_path / "parity.json", student, files)
+    assert json.loads(again.to_json()) == json.loads(parity.to_json())
     with pytest.raises(BadInput, match=r"found one for float\.tflite, int8\.onnx, int8\.tflite"):
         read_parity(tmp_path / "parity.json", student, files[:1])
     with pytest.raises(BadInput, match="expected the gate's result for the student"):

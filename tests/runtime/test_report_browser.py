@@ -14,7 +14,7 @@ from compress.checkpoint import load_student
 from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
 from runtime.debian import own_architecture, unpack
-from runtime.parity import check
+from runtime.parity.gate import check
 from runtime.report.data import Comparison, Curve, Point
 from runtime.report.gather import gather
 from runtime.report.page import write_report
@@ -77,7 +77,7 @@ def page(tiny, tmp_path_factory) -> Path:
     sets = [Benchmark("skimage", SCALE, open_benchmark("skimage", SCALE).pairs[:2])]
     student = load_student(tiny.int8_pt)
     parity = check(student, [tiny.float_tflite, tiny.int8_tflite, tiny.int8_onnx], sets, runs=2)
-    data = gather(student, parity, sets, command="python -m runtime.report <somewhere>")
+    data = gather(student, parity, sets, command="python -m runtime.report <somewhere>", runs=2)
     assert data.comparison is not None
     peers = [
         Point(name="A published network", group="peer", integer=False, file_bytes=2_900_000, milliseconds=900, psnr=31),
@@ -157,7 +157,7 @@ def test_zoom_opens_flips_and_closes_by_keyboard(chromium, page):
     chromium.screenshot(SHOTS / "zoom.png")
     chromium.press("-")
     chromium.press("ArrowRight")
-    assert chromium.run(f"[{image}.width, {image}.alt.endsWith('student, float32')]") == [4 * 96, True]
+    assert chromium.run(f"[{image}.width, {image}.alt.includes('student, float32')]") == [4 * 96, True]
     assert chromium.run("document.querySelector('[aria-pressed=true]').textContent") == "4:1"
     chromium.press("Escape")
     assert not chromium.run("document.querySelector('#zoom').open")
@@ -214,7 +214,9 @@ def test_every_control_is_reached_and_named(chromium, page):
 def test_pictures_show_without_javascript(chromium, page):
     chromium.open(page, script=False)
     chromium.screenshot(SHOTS / "without_javascript.png", whole=True)
-    seen = "[...document.querySelectorAll('#scene-0 .compare img')].every((one) => one.getClientRects()[0]?.width > 100)"
+    seen = (
+        "[...document.querySelectorAll('#scene-0 .compare img')].every((one) => one.getClientRects()[0]?.width > 100)"
+    )
     chromium.call("Emulation.setScriptExecutionDisabled", value=False)
     assert chromium.run(seen)
     assert chromium.run("document.querySelector('.compare input').getClientRects().length") == 0

@@ -33,7 +33,7 @@ def test_nonsense_is_refused_before_any_work(tiny: Tiny, tmp_path):
     for arguments, words in (
         ((tiny.float_pt, tiny.float_tflite, "--out", tmp_path / "page.txt"), "expected an .html file"),
         ((tiny.float_pt, tiny.float_tflite, "--out", tmp_path), "expected an .html file"),
-        ((tiny.float_pt, tmp_path / "none.tflite", "--out", tmp_path / "page.html"), "expected a .tflite file, found nothing"),
+        ((tiny.float_pt, tmp_path / "none.tflite", "--out", tmp_path / "page.html"), "expected an exported file, found nothing"),
         ((tiny.float_pt, tiny.float_tflite, "--parity", tiny.float_pt, "--out", tmp_path / "p.html"), "expected a result of"),
     ):  # fmt: skip
         done = run(*arguments)

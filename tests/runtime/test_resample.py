@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime.resample import Resampler
+from runtime.upscale.resample import Resampler
 
 LANCZOS = Image.Resampling.LANCZOS
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from runtime.transparency import Flats, filled_colours, over_white
+from runtime.upscale.transparency import Flats, filled_colours, over_white
 
 
 def test_visible_colours_stay_and_hidden_ones_come_from_around():

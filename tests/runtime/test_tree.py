@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from compress.errors import BadInput
-from runtime.journal import Journal, Seen, alone_in
-from runtime.tree import photographs_below, result_names, sweep
+from runtime.upscale.journal import Journal, Seen, alone_in
+from runtime.upscale.tree import photographs_below, result_names, sweep
 
 
 def touch(path: Path) -> Path:

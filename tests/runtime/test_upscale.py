@@ -13,9 +13,9 @@ from PIL import ExifTags, Image, ImageCms
 
 from compress.errors import BadInput
 from runtime.engines import open_model
-from runtime.enlarge import Settings
-from runtime.sizes import Target
-from runtime.upscale import upscale_photo
+from runtime.upscale.enlarge import Settings
+from runtime.upscale.single import upscale_photo
+from runtime.upscale.sizes import Target
 from tests.runtime.conftest import SCALE
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -195,7 +195,7 @@ def test_command_names_its_output_and_says_what_it_did(tiny, photo, photograph, 
 )
 def test_refusals(tiny, photo, tmp_path, monkeypatch, capsys, arguments, sentence):
     from compress.errors import run_command
-    from runtime.upscale import main
+    from runtime.upscale.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["upscale", *arguments, "--model", str(tiny.int8_tflite)])

@@ -20,8 +20,8 @@ from PIL.TiffImagePlugin import IFDRational
 
 from compress.data.sources import skimage_photographs
 from compress.errors import BadInput
-from runtime.writers import open_writer
-from runtime.writers.base import CHANNELS
+from runtime.upscale.writers import open_writer
+from runtime.upscale.writers.base import CHANNELS
 
 SUFFIX = {"png": ".png", "tiff": ".tif", "webp": ".webp", "jpeg": ".jpg"}
 LOSSLESS = [(kind, mode) for kind in ("png", "tiff", "webp") for mode in CHANNELS]
@@ -138,7 +138,7 @@ def test_a_profile_longer_than_a_segment_is_split_in_a_jpeg(tmp_path):
 
 
 def test_big_tiffs_are_read_by_others(tmp_path, exif, monkeypatch):
-    monkeypatch.setattr("runtime.writers.tiff.CLASSIC", 1000)
+    monkeypatch.setattr("runtime.upscale.writers.tiff.CLASSIC", 1000)
     pixels = picture("RGBA", 200, 500)
     path = write(tmp_path / "big.tif", pixels, "RGBA", (7, 90), icc=b"profile", exif=exif)
     assert path.read_bytes()[2] == 43
@@ -200,7 +200,7 @@ def test_a_format_may_be_named_apart_from_the_suffix(tmp_path):
 
 def test_a_kill_half_way_leaves_no_picture_of_that_name(tmp_path):
     script = (
-        "import sys, time, numpy as np\nfrom runtime.writers import open_writer\n"
+        "import sys, time, numpy as np\nfrom runtime.upscale.writers import open_writer\n"
         "with open_writer(sys.argv[1], 2000, 2000, mode='RGB') as writer:\n"
         "    writer.write(np.zeros((1500, 2000, 3), np.uint8))\n    print('half', flush=True)\n    time.sleep(60)\n"
     )
@@ -217,7 +217,7 @@ def test_a_kill_half_way_leaves_no_picture_of_that_name(tmp_path):
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
 def test_memory_does_not_grow_with_the_height(tmp_path, kind):
     script = (
-        "import sys, numpy as np\nfrom runtime.peak import peak_raised_by\nfrom runtime.writers import open_writer\n"
+        "import sys, numpy as np\nfrom runtime.peak import peak_raised_by\nfrom runtime.upscale.writers import open_writer\n"
         "rows = np.random.default_rng(0).integers(0, 256, (128, 1500, 3), np.uint8)\n"
         "def work():\n"
         "    with open_writer(sys.argv[1], 1500, 128 * int(sys.argv[2]), mode='RGB') as writer:\n"

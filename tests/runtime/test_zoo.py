@@ -7,7 +7,7 @@ import pytest
 from compress.checkpoint import load_student
 from compress.data.benchmarks import open_benchmark
 from export.audit import audit_tflite
-from runtime.parity import check
+from runtime.parity.gate import check
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
 

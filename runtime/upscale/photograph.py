@@ -12,10 +12,10 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from compress.errors import BadInput
-from runtime.colours import Planes, planes_of, profile_for
-from runtime.deep import raw_mode
 from runtime.engines.base import Image, first_line
-from runtime.exif import kept_exif, orientation_of, upright
+from runtime.upscale.colours import Planes, planes_of, profile_for
+from runtime.upscale.deep import raw_mode
+from runtime.upscale.exif import kept_exif, orientation_of, upright
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "PCX", "SGI", "QOI")
 """Pictures of pixels. Others that Pillow opens are documents, fonts or need a program of their own (EPS)."""

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from runtime.judge import MEBIBYTE
 from runtime.latency import Latency, Spread
-from runtime.limits import Limits
-from runtime.results import FileParity, ParityReport, Refusal, tidy
+from runtime.parity.judge import MEBIBYTE
+from runtime.parity.limits import Limits
+from runtime.parity.results import FileParity, ParityReport, Refusal, tidy
 
 __all__ = ["HEADINGS", "MEBIBYTE", "FileParity", "Limits", "ParityReport", "print_report", "table_rows"]
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image as Pillow
 
 from compress.errors import BadInput
-from runtime.writers.base import EXIF_PREFIX, Bands, Picture, Rows, Writer
+from runtime.upscale.writers.base import EXIF_PREFIX, Bands, Picture, Rows, Writer
 
 BLOCK = 8  # rows and columns of a block; without subsampling also those of a minimum coded unit
 BAND = 64  # rows of a band, where that many blocks fit an interval

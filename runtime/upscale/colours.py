@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from runtime.deep import deep_planes, is_deep
+from runtime.upscale.deep import deep_planes, is_deep
 
 Plane = NDArray[np.uint8]
 SPACES = {2: b"GRAY", 3: b"RGB "}  # what an ICC profile must be for, by the dimensions of the pixels
@@ -32,7 +32,7 @@ class Planes:
 
 
 def planes_of(picture: Pillow.Image, raw: str, again: Callable[[], Pillow.Image]) -> Planes:
-    """Decodes an opened picture; see `runtime.deep.deep_planes`."""
+    """Decodes an opened picture; see `runtime.upscale.deep.deep_planes`."""
     deep = deep_planes(picture, raw, again)
     if deep:
         colours, alpha, note = deep

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from compress.checkpoint import Student
 from compress.errors import BadInput
 from export.exporting import QUANTIZED, check_precision
-from runtime import labels
-from runtime.agreement import Tally
-from runtime.diagnosis import diagnose
 from runtime.engines import open_model
 from runtime.engines.base import Engine, Image, to_real
-from runtime.judge import costing, differing, losing
 from runtime.latency import Latency
-from runtime.limits import Limits, Policy, limits_for
-from runtime.quality import Scores
-from runtime.references import References
-from runtime.results import FileParity, SetLoss
+from runtime.parity import labels
+from runtime.parity.agreement import Tally
+from runtime.parity.diagnosis import diagnose
+from runtime.parity.judge import costing, differing, losing
+from runtime.parity.limits import Limits, Policy, limits_for
+from runtime.parity.quality import Scores
+from runtime.parity.references import References
+from runtime.parity.results import FileParity, SetLoss
 from runtime.selection import Choice
 
 BISECTED = (".tflite", ".onnx", ".mlpackage")

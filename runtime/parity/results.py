@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from export.metadata import INTEGER
-from runtime.agreement import Agreement
 from runtime.engines import BY_SUFFIX
 from runtime.engines.base import Description
 from runtime.latency import Latency
-from runtime.limits import Limits
+from runtime.parity.agreement import Agreement
+from runtime.parity.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from runtime.writers.base import Bands, Picture, Rows, Writer
-from runtime.writers.deflate import RAW, deflated
+from runtime.upscale.writers.base import Bands, Picture, Rows, Writer
+from runtime.upscale.writers.deflate import RAW, deflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}

@@ -8,7 +8,7 @@ from compress import metrics
 from compress.data.benchmarks import Benchmark
 from compress.errors import BadInput
 from runtime.engines.base import Image
-from runtime.results import SetLoss
+from runtime.parity.results import SetLoss
 
 Distance = Callable[[Image, Image], float]
 

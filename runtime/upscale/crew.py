@@ -17,7 +17,7 @@ from pathlib import Path
 
 from compress.errors import BadInput
 from runtime.engines import open_model
-from runtime.enlarge import Enlarged, Settings, enlarge
+from runtime.upscale.enlarge import Enlarged, Settings, enlarge
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from compress.errors import BadInput
 from compress.files import written_atomically
-from runtime.writers.base import CHANNELS, Mode, Picture, Writer
-from runtime.writers.jpeg import JpegWriter
-from runtime.writers.png import PngWriter
-from runtime.writers.tiff import TiffWriter
-from runtime.writers.webp import WebpWriter
+from runtime.upscale.writers.base import CHANNELS, Mode, Picture, Writer
+from runtime.upscale.writers.jpeg import JpegWriter
+from runtime.upscale.writers.png import PngWriter
+from runtime.upscale.writers.tiff import TiffWriter
+from runtime.upscale.writers.webp import WebpWriter
 
 WRITERS: Mapping[str, type[Writer]] = {"png": PngWriter, "jpeg": JpegWriter, "tiff": TiffWriter, "webp": WebpWriter}
 SUFFIXES: Mapping[str, str] = {
@@ -47,7 +47,7 @@ def open_writer(
         format: 'png', 'jpeg', 'tiff' or 'webp'; None is what the suffix says.
         quality: 1 to 100; of JPEG (None is 95) and of WebP (None loses nothing).
         icc: colour profile; for `mode`'s kind of colours.
-        exif: EXIF block. A TIFF keeps its text, the camera's settings and the place; see `runtime.writers.tiff`.
+        exif: EXIF block. A TIFF keeps its text, the camera's settings and the place; see `runtime.upscale.writers.tiff`.
 
     Raises:
         BadInput: an unknown suffix or format, a size or alpha that the format cannot hold, EXIF that is too long for it.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.photograph import SUFFIXES
+from runtime.upscale.photograph import SUFFIXES
 
 PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part\.\w+", re.DOTALL)  # as `compress.files.written_atomically` names them
 

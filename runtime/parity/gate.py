@@ -9,14 +9,14 @@ from compress import metrics
 from compress.checkpoint import Student
 from compress.data.benchmarks import Benchmark
 from compress.errors import BadInput
-from runtime.case import Case
-from runtime.crops import Size, common_size, crops
 from runtime.engines.base import Image
 from runtime.latency import RUNS, Latency, measure_latency
-from runtime.limits import Limits, Policy, limits_for
-from runtime.quality import Distance, Scores, set_loss
-from runtime.references import References
-from runtime.results import ParityReport, Refusal
+from runtime.parity.case import Case
+from runtime.parity.crops import Size, common_size, crops
+from runtime.parity.limits import Limits, Policy, limits_for
+from runtime.parity.quality import Distance, Scores, set_loss
+from runtime.parity.references import References
+from runtime.parity.results import ParityReport, Refusal
 from runtime.selection import choose
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from compress.files import written_atomically
-from runtime.results import FileParity, ParityReport, Refusal
+from runtime.parity.results import FileParity, ParityReport, Refusal
 
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0, escaped or not
 

@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 from PIL import Image as Pillow
 
-from runtime.writers.base import Picture, Rows, Writer
+from runtime.upscale.writers.base import Picture, Rows, Writer
 
 WITH_COLOUR = {"L": "RGB", "LA": "RGBA"}  # WebP has no grey
 

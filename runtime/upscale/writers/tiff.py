@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from compress.errors import BadInput
-from runtime.writers.base import Bands, Picture, Rows, Writer
-from runtime.writers.deflate import deflated
+from runtime.upscale.writers.base import Bands, Picture, Rows, Writer
+from runtime.upscale.writers.deflate import deflated
 
 STRIP = 1 << 18  # bytes of rows in a strip
 CLASSIC = 2**32 - 2**24  # bytes that classic TIFF's 32-bit offsets surely reach, directories included

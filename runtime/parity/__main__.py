@@ -13,15 +13,13 @@ from compress.checkpoint import load_student
 from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, open_benchmark
 from compress.progress import progress
-from runtime.gate import check
-from runtime.junit import write_junit
 from runtime.latency import RUNS
-from runtime.limits import Policy, checked_limits, read_policy
-from runtime.quality import backbone_here
+from runtime.parity.gate import check
+from runtime.parity.junit import write_junit
+from runtime.parity.limits import Policy, checked_limits, read_policy
+from runtime.parity.quality import backbone_here
+from runtime.parity.verdict import print_report
 from runtime.selection import choose
-from runtime.verdict import print_report
-
-__all__ = ["check"]
 
 
 def main(

@@ -12,70 +12,19 @@ import sys
 from pathlib import Path
 
 from compress.errors import BadInput, run_command
-from runtime.bar import Bar
-from runtime.crew import Opening
 from runtime.engines import ENGINE_HELP, open_model
-from runtime.engines.base import Engine, Image
-from runtime.enlarge import Enlarged, Settings, enlarge
-from runtime.folder import FolderReport, upscale_folder
-from runtime.photograph import MAX_MEGAPIXELS
 from runtime.planner import largest_tile
-from runtime.sizes import Target
-from runtime.tree import sweep_one
 from runtime.units import parse_bytes
+from runtime.upscale.crew import Opening
+from runtime.upscale.enlarge import Settings
+from runtime.upscale.folder import FolderReport, upscale_folder
+from runtime.upscale.photograph import MAX_MEGAPIXELS
+from runtime.upscale.single import check_out, upscale_open
+from runtime.upscale.sizes import Target
+from runtime.upscale.writers import SUFFIXES
 from runtime.windows import LARGEST
-from runtime.writers import SUFFIXES, open_writer
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
-
-
-def upscale_photo(
-    photo: str | Path,
-    model: str | Path,
-    out: str | Path,
-    *,
-    threads: int = 1,
-    engine: str | None = None,
-    settings: Settings | None = None,
-) -> Enlarged:
-    """Upscales one photograph.
-
-    Args:
-        photo: any still picture that `runtime.photograph` reads.
-        model: a file of this project that `runtime.engines` opens.
-        out: the file to write; its suffix is the format. Replaced if it exists.
-        threads, engine: see `runtime.engines.open_model`.
-        settings: size, tiles, quality; default: the network's own size, written as well as the format can.
-
-    Raises:
-        BadInput: an unreadable photograph, an `out` of another kind or one that is an input, an unusable model.
-    """
-    photo, model, out = Path(photo), Path(model), Path(out)
-    _check_out(out, (photo, model))
-    return _upscale(photo, open_model(model, threads=threads, engine=engine), out, settings or Settings())
-
-
-def _upscale(photo: Path, engine: Engine, out: Path, settings: Settings) -> Enlarged:
-    sweep_one(out)
-    with Bar("upscale", 1.0) as bar:
-        done = enlarge(photo, engine, out, settings, step=bar.show)
-        bar.show(1.0)
-    return done
-
-
-def save_image(image: Image, path: Path) -> None:
-    """Writes (H, W, 3) uint8 RGB atomically, in the format of the suffix."""
-    height, width = image.shape[:2]
-    with open_writer(path, width, height, mode="RGB") as writer:
-        writer.write(image)
-
-
-def _check_out(out: Path, inputs: tuple[Path, ...]) -> None:
-    if out.suffix.lower() not in SUFFIXES:
-        raise BadInput(f"expected an output out of {', '.join(SUFFIXES)}, found {out.name}: rename it.")
-    for taken in inputs:
-        if out.resolve() == taken.resolve() or (out.exists() and taken.exists() and out.samefile(taken)):
-            raise BadInput(f"expected an output beside its inputs, found that {out} would overwrite one: rename it.")
 
 
 def suffix_for(photo: Path, kind: str | None) -> str:
@@ -171,17 +120,17 @@ def _tile(given: argparse.Namespace) -> int | None:
 
 
 def _one(given: argparse.Namespace, settings: Settings) -> int:
-    engine = open_model(given.model, threads=given.threads, engine=given.engine)
-    name = f"{given.photo.stem}_{settings.target.label(engine.scale)}{suffix_for(given.photo, given.format)}"
-    out = given.out or given.photo.with_name(name)
-    if out.is_dir():
-        out = out / name
-    if given.format and out.suffix.lower() not in _family(given.format):
-        raise BadInput(
-            f"expected an output named {FORMATS[given.format]}, found {out.name}: leave out --format, or rename it."
-        )
-    _check_out(out, (given.photo, given.model))
-    done = _upscale(given.photo, engine, out, settings)
+    with open_model(given.model, threads=given.threads, engine=given.engine) as engine:
+        name = f"{given.photo.stem}_{settings.target.label(engine.scale)}{suffix_for(given.photo, given.format)}"
+        out = given.out or given.photo.with_name(name)
+        if out.is_dir():
+            out = out / name
+        if given.format and out.suffix.lower() not in _family(given.format):
+            raise BadInput(
+                f"expected an output named {FORMATS[given.format]}, found {out.name}: leave out --format, or rename it."
+            )
+        check_out(out, (given.photo, given.model))
+        done = upscale_open(given.photo, engine, out, settings)
     (before_height, before_width), (height, width) = done.before, done.after
     tiles = f"{done.tiles} tile{'s' if done.tiles != 1 else ''}"
     print(

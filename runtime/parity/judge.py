@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 
 from export.metadata import INTEGER
-from runtime.agreement import Agreement
 from runtime.latency import Latency
-from runtime.limits import Limits
-from runtime.results import SetLoss
+from runtime.parity.agreement import Agreement
+from runtime.parity.limits import Limits
+from runtime.parity.results import SetLoss
 
 MEBIBYTE = 2**20
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from compress.errors import BadInput
 from compress.files import sha256
-from runtime.bar import Bar
-from runtime.crew import Crew, Failed, Finished, Job, Opening, Ready, Step
-from runtime.enlarge import Enlarged, Settings
-from runtime.journal import Journal, Seen, alone_in
-from runtime.photograph import photograph_size
-from runtime.tree import Tree, photographs_below, result_names, sweep, sweep_one
+from runtime.upscale.bar import Bar
+from runtime.upscale.crew import Crew, Failed, Finished, Job, Opening, Ready, Step
+from runtime.upscale.enlarge import Enlarged, Settings
+from runtime.upscale.journal import Journal, Seen, alone_in
+from runtime.upscale.photograph import photograph_size
+from runtime.upscale.tree import Tree, photographs_below, result_names, sweep, sweep_one
 
 MADE = 1  # rises with every change of ours after which finished results would come out otherwise
 

@@ -12,13 +12,13 @@ from PIL import Image as Pillow
 from compress.errors import BadInput
 from export.metadata import Metadata
 from runtime.engines.base import Engine, Image, first_line
-from runtime.photograph import MAX_MEGAPIXELS, Photograph, read_photograph
-from runtime.resample import Resampler
-from runtime.sizes import Target
 from runtime.tiling import plan_for, strips
-from runtime.transparency import Flats, filled_colours, over_white
+from runtime.upscale.photograph import MAX_MEGAPIXELS, Photograph, read_photograph
+from runtime.upscale.resample import Resampler
+from runtime.upscale.sizes import Target
+from runtime.upscale.transparency import Flats, filled_colours, over_white
+from runtime.upscale.writers import format_of, open_writer
 from runtime.windows import plan
-from runtime.writers import format_of, open_writer
 
 Step = Callable[[float], None]
 ROWS = 128  # of a photograph, where the network has nothing to do
@@ -33,7 +33,7 @@ class Settings:
         target: the size of results.
         tile: see `runtime.tiling.strips`; None is automatic.
         quality: of JPEG and lossy WebP, 1 to 100; None is the writer's own choice.
-        max_megapixels: see `runtime.photograph.read_photograph`.
+        max_megapixels: see `runtime.upscale.photograph.read_photograph`.
 
     Raises:
         BadInput: a tile, quality or limit that is out of range.

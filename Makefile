@@ -29,6 +29,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.upscale
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz

@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _others() -> str:
-    """Measures files of networks that no constant was chosen with. Prints the rows; gives the summaries."""
+    """Measures files of other networks than the zoo has, of random weights. Prints the rows; gives the summaries."""
     rows: dict[str, list[Memory]] = {}
     print(_heading("network", "file"))
     with tempfile.TemporaryDirectory() as folder:

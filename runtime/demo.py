@@ -108,4 +108,4 @@ def audited(file: TfliteFile) -> str:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

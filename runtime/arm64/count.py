@@ -150,7 +150,7 @@ def _table(counts: list[Count], cores: list[str]) -> Table:
     for file in dict.fromkeys(count.file for count in counts):
         row = {count.core: count for count in counts if count.file == file}
         cells = [f"{row[core].instructions / 1e6:.3f} ({row[core].instructions / first[core]:.2f}x)" for core in cores]
-        table.add_row(file, row[cores[0]].precision, *cells)
+        table.add_row(Path(file).name, row[cores[0]].precision, *cells)
     return table
 
 

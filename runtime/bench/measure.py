@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from runtime.engines import open_model
 from runtime.engines.base import Description, Engine, Image
 from runtime.latency import Latency, latencies_of, timings_in_turns
 from runtime.selection import Choice
@@ -73,7 +74,7 @@ def measure(
     """
     with ExitStack() as opened:
         engines = [
-            (one, opened.enter_context(one.opener(one.path, count)))
+            (one, opened.enter_context(open_model(one.path, engine=one.engine, threads=count)))
             for one in choices
             for count in dict.fromkeys(threads)
         ]

@@ -189,4 +189,4 @@ def _agreed(agreement: Agreement) -> str:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

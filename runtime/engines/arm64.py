@@ -53,7 +53,7 @@ def preload(core: str | None = None) -> tuple[Child, Machine]:
         child = Child(f"emulated ARM64 ({model.name})", command, cwd=machine.folder, env=machine.environment | paths)
         if child.broken:
             raise BadInput(
-                f"expected LiteRT to start on an emulated {model.name}, found that it does not ({child.broken[:200]}): "
+                f"expected LiteRT to start on an emulated {model.name}, found that it does not ({child.broken}): "
                 "make clean arm64 sets it up anew."
             )
         _children[model.name] = child, machine

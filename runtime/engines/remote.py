@@ -6,6 +6,7 @@ What happens to it there is a sentence here.
 import atexit
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -71,7 +72,7 @@ class Child:
 
     Attributes:
         version: of the package that it imported.
-        broken: what the import raised; '' where it went well.
+        broken: what the import raised, on one line; '' where it went well.
 
     Raises:
         BadInput: it dies at once.
@@ -80,12 +81,12 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None):
         self.name, self.owner = name, os.getpid()
         self._lock, self._late = threading.Lock(), False
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # it ends with the process
+        self._errors, self._said = tempfile.TemporaryFile(), b""  # noqa: SIM115  # it ends with the process
         self._process = subprocess.Popen(
-            command, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            command, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
         hello, _ = self.ask(None, b"", f"{name} to start")
-        self.version, self.broken = str(hello.get("version", "")), str(hello.get("broken", ""))
+        self.version, self.broken = (" ".join(hello.get(key, "").split())[:200] for key in ("version", "broken"))
         if self.broken:
             self.end()
         atexit.register(self.end)
@@ -137,6 +138,10 @@ class Child:
             self._process.kill()
             code = self._process.wait()
         self._process.stdout.close()
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._said = self._errors.read()
+            self._errors.close()
         return code
 
     def _give_up(self) -> None:
@@ -149,9 +154,8 @@ class Child:
             raise BadInput(
                 f"expected {what} within {TIMEOUT:g} s, found that {self.name} takes longer: use a smaller image."
             )
-        self._said.seek(0)
         raise BadInput(
-            f"expected {what}, found {self.name}'s process {how_it_ended(code, self._said.read())}: open the file again, with "
+            f"expected {what}, found {self.name}'s process {how_it_ended(code, self._said)}: open the file again, with "
             "another engine if that happens again, or take a smaller image if memory ran out."
         )
 
@@ -211,8 +215,8 @@ class RemoteInterpreter:
 
 
 def how_it_ended(code: int, said: bytes) -> str:
-    """The end of a process: its exit code, negative for a signal, and the last complaint that it wrote on standard error."""
-    lines = said.decode("utf-8", "replace").strip().splitlines()
-    last = next((line.strip() for line in reversed(lines) if line and not line.startswith(("INFO", "WARNING"))), "")
+    """The end of a process: its exit code, negative for a signal, and the last error among what it wrote to standard error."""
+    lines = said.decode("utf-8", "replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if re.match(r"qemu|\S*Error", line)), "")
     how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
     return f"{how} ({last[:200]})" if last else how

@@ -47,9 +47,8 @@ def preload() -> Child:
     if _child is None or _child.owner != os.getpid() or not _child.alive:
         child = Child("TensorFlow", [sys.executable, "-m", PROGRAM, "tensorflow"])
         if child.broken:
-            said = " ".join(child.broken.split())[:200]
             raise Unavailable(
-                f"expected TensorFlow to run a .tflite, found one that cannot be imported ({said}): "
+                f"expected TensorFlow to run a .tflite, found one that cannot be imported ({child.broken}): "
                 "pip install --force-reinstall 'pocketsr[tensorflow]'."
             )
         _child = child

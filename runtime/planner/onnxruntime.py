@@ -60,7 +60,14 @@ class OnnxPlanner:
         self._nodes = [
             node for node in self._model.graph.node if any(name and name not in self._constants for name in node.input)
         ]
-        self._maps = self._shapes()
+        try:
+            self._maps = self._shapes()
+            self._arena(1)
+        except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+            raise NoPrediction(
+                f"expected an .onnx of the operators that pocketsr writes, found others in {path} ({type(error).__name__}: "
+                f"{error}): measure it with `python -m runtime.memory`."
+            ) from error
 
     def __call__(self, height: int, width: int) -> Plan:
         """For an LR image of that size. Raises BadInput for one that the file does not take."""

@@ -101,4 +101,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    command_line(main, contained=True)

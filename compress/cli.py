@@ -43,7 +43,9 @@ class Parser(ArgumentParser):
             raise BadInput(
                 f"expected a YAML file, found that it does not parse ({_first(message)}): correct it."
             ) from ex
-        raise BadInput(f"{' '.join(message.split())}: {hint}") from ex
+        raise BadInput(
+            f"expected known options with values that fit, found that {' '.join(message.split())}: {hint}"
+        ) from ex
 
 
 def command_line(

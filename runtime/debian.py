@@ -13,7 +13,6 @@ from pathlib import Path
 from compress.errors import BadInput
 
 BOOKWORM = "bookworm"
-ARCHIVE = "http://deb.debian.org/debian"  # where no mirror of Debian is configured; the packages are signed
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 STAMP = ".packages.json"
 
@@ -171,7 +170,12 @@ def _sources(suite: str) -> str:
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], capture_output=True, text=True
     ).stdout.split()
-    mirror = next((uri for uri in targets if re.search(r"/debian/?$", uri)), ARCHIVE)
+    mirror = next((uri for uri in targets if re.search(r"/debian/?$", uri)), None)
+    if mirror is None:
+        raise BadInput(
+            "expected a mirror of Debian among APT's sources, found none: add one, which need not be for this release "
+            "(packages are verified with Debian's keys, and only unpacked)."
+        )
     suites = dict.fromkeys((suite.removesuffix("-backports"), suite))
     return "".join(f"deb [signed-by={KEYS}] {mirror} {one} main\n" for one in suites)
 

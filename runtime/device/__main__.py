@@ -18,12 +18,14 @@ from compress.errors import BadInput
 from compress.files import sha256, write_text
 from export.metadata import Metadata
 from runtime.device.adb import READY, Listed, choose, devices
-from runtime.device.golden import Agreement, Golden, compare, read_golden
+from runtime.device.golden import Golden, compare, read_golden
 from runtime.engines.adb import AdbEngine
 from runtime.engines.base import check_threads
 from runtime.engines.litert import LitertEngine
+from runtime.parity.agreement import Agreement
+from runtime.parity.judge import MEBIBYTE, differing
+from runtime.parity.limits import limits_for
 
-MEBIBYTE = 2**20
 LOG_WIDTH = 130  # columns where there is no terminal to ask
 HEADINGS = ("device", "to golden", "0 / 1 / 2 / 3+ LSB", "median", "p90", "prepare", "peak memory")
 
@@ -36,6 +38,7 @@ class Checked:
         serial: of adb.
         version: LiteRT's, and the device's name and processor; None where it did not get so far.
         agreement: with the golden vector.
+        failures: limits of the gate that it misses.
         run_ms: of every measured run.
         prepare_ms: resizing, allocating and writing the input.
         peak_bytes: of opening the file and one run; None where the device does not tell.
@@ -45,6 +48,7 @@ class Checked:
     serial: str
     version: str | None = None
     agreement: Agreement | None = None
+    failures: tuple[str, ...] = ()
     run_ms: tuple[float, ...] = ()
     prepare_ms: float | None = None
     peak_bytes: int | None = None
@@ -52,7 +56,7 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        return self.agreement is not None and not self.agreement.failures
+        return self.agreement is not None and not self.failures
 
     @property
     def median(self) -> float:
@@ -66,8 +70,8 @@ class Checked:
         """One line for a person."""
         if self.agreement is None:
             return f"{self.serial}: FAIL  {self.problem}"
-        if self.agreement.failures:
-            return f"{self.serial}: FAIL  {'; '.join(self.agreement.failures)}"
+        if self.failures:
+            return f"{self.serial}: FAIL  {'; '.join(self.failures)}"
         return f"{self.serial}: PASS  {_agreed(self.agreement)}"
 
 
@@ -76,10 +80,13 @@ def check(file: Path, golden: Golden, serial: str, *, threads: int, runs: int, w
     try:
         with AdbEngine(file, threads, serial=serial) as engine:
             raw, report = engine.measure(golden.lr, runs=runs, warmup=warmup)
+            agreement, precision = compare(raw, golden), engine.metadata.precision
+            limits = limits_for("tflite", precision, f"adb:{serial}")
             return Checked(
                 serial=serial,
                 version=engine.describe().version,
-                agreement=compare(raw, golden, engine.metadata),
+                agreement=agreement,
+                failures=tuple(differing(agreement, precision, limits)),
                 run_ms=report.run_ms,
                 prepare_ms=report.prepare_ms,
                 peak_bytes=report.peak_bytes,

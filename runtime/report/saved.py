@@ -1,7 +1,6 @@
 """The gate's result read back from the JSON that `python -m runtime.parity --json` wrote."""
 
 import dataclasses
-import json
 import math
 import types
 import typing
@@ -11,6 +10,7 @@ from typing import Any
 
 from compress.checkpoint import Student
 from compress.errors import BadInput
+from compress.files import parse_json
 from runtime.parity.results import ParityReport
 
 
@@ -27,7 +27,7 @@ def read_parity(path: str | Path, student: Student, files: Sequence[Path]) -> Pa
     """
     path = Path(path)
     try:
-        report = _built(ParityReport, json.loads(path.read_text(encoding="utf-8")))
+        report = _built(ParityReport, parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
             f"expected a result of `python -m runtime.parity --json`, found something else in {path} ({error}): write it again."

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compress.errors import BadInput
-from compress.files import sha256, write_text
+from compress.files import parse_json, sha256, write_text
 
 NAME = ".pocketsr-upscale.jsonl"
 
@@ -125,7 +125,9 @@ def _read(path: Path) -> Iterator[Entry]:
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError):
-            found = json.loads(line)
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            found = parse_json(line)
             seen = {name: Seen(**found.pop(name)) if found[name] else found.pop(name) for name in ("read", "written")}
-            yield Entry(**found, **seen)
+            entry = Entry(**found, **seen)
+            if all(isinstance(text, str) for text in (entry.out, entry.photo, entry.made_by)):
+                yield entry

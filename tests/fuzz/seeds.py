@@ -1,5 +1,6 @@
 """Whole files of every kind that is read, made once: what the damage starts from."""
 
+import dataclasses
 import io
 import json
 import random
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from compress.checkpoint import Student, load_student, save_student
+from compress.data.benchmarks import open_benchmark
 from compress.models import build
 from compress.quantization.calibration import calibration_crops
 from compress.quantization.ptq import quantize_student
@@ -19,6 +21,8 @@ from export.executorch import export_executorch
 from export.ncnn import export_ncnn
 from export.onnx import export_onnx
 from export.tflite import export_tflite
+from runtime.parity.gate import check
+from runtime.upscale.journal import NAME, Journal, Seen
 
 SCALE, SIDE = 2, 24
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +67,34 @@ def make_seeds(folder: Path) -> None:
     _images(folder)
     for name in ("demo", "quick", "poster"):
         (folder / f"{name}.yaml").write_bytes((ROOT / "recipes" / f"{name}.yaml").read_bytes())
+    (folder / "limits.yaml").write_text(
+        "loss: 0.05\nprecisions:\n  int8: {int8_lsb: 1}\nengines:\n  litert: {peak_mib: 32}\n"
+    )
+    (folder / "parity.json").write_text(_judged(integer, folder / "int8.tflite"))
+    _journal(folder)
+    lr = np.zeros((SIDE, SIDE, 3), np.uint8)
+    np.savez(folder / "golden.npz", lr=lr, sr_int8=np.zeros((SCALE * SIDE, SCALE * SIDE, 3), np.uint8))
     sizes = {"architecture": "edsr", "options": {"scale": 2, "channels": [8, 8, 8], "blocks": 1}}
     (folder / "sizes.json").write_text(json.dumps(sizes))
+
+
+def _journal(folder: Path) -> None:
+    """Of two results, one of which was only begun."""
+    results = folder / "results"
+    results.mkdir()
+    journal = Journal(results)
+    journal.begin("a.png", "a.jpg", "made")
+    (results / "a.png").write_bytes(b"a result")
+    journal.finish("a.png", "a.jpg", "made", Seen.of(folder / "limits.yaml"))
+    journal.begin("b.png", "b.jpg", "made")
+    (folder / "journal.jsonl").write_bytes((results / NAME).read_bytes())
+
+
+def _judged(student: Student, file: Path) -> str:
+    """The gate's result."""
+    photographs = open_benchmark("skimage", SCALE)
+    one = dataclasses.replace(photographs, pairs=photographs.pairs[:1])
+    return check(student, [file], [one], runs=1, memory=False).to_json()
 
 
 def _images(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """What reads files from elsewhere: every reader with its seeds and the damage that suits them."""
 
 import random
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ PICTURES = (
     "deep.png",
     *(f"photo.{kind}" for kind in ("jpg", "webp", "tiff", "bmp", "gif")),
 )
+SEEDS = Path(sys.argv[2] if len(sys.argv) > 2 else "seeds")
+"""Whole files beside the spoilt one, where a reader takes several; a worker's second argument."""
 LR = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
 
 
@@ -31,6 +35,7 @@ class Target:
         seeds: names of whole files.
         read: what is held to the rules; gets a path.
         damage: how one file is spoilt.
+        tolerant: it takes of a damaged file what is whole, and refuses none.
         native: the engine's own code reads the file, and may crash where commands contain it.
         hostile: what makes files made by hand, by name; code in them leaves the file it is given.
     """
@@ -39,6 +44,7 @@ class Target:
     read: Callable[[Path], object]
     damage: Callable[[bytes, random.Random], bytes]
     native: bool = False
+    tolerant: bool = False
     hostile: Callable[[Path], Files] = lambda canary: {}
 
 
@@ -91,6 +97,43 @@ def _metadata(path: Path) -> object:
     return read_ncnn(path)
 
 
+def _limits(path: Path) -> object:
+    from runtime.parity.limits import read_policy
+
+    return read_policy(path)
+
+
+def _parity(path: Path) -> object:
+    from compress.checkpoint import load_student
+    from runtime.report.saved import read_parity
+
+    return read_parity(path, load_student(SEEDS / "int8.pt"), [SEEDS / "int8.tflite"]).to_json()
+
+
+def _plan(path: Path) -> object:
+    from runtime.planner import largest_tile, predict
+
+    return predict(path, *LR.shape[:2]), largest_tile(path, 2**26)
+
+
+def _journal(path: Path) -> object:
+    from runtime.upscale.journal import NAME, Journal
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / NAME).write_bytes(path.read_bytes())
+        journal = Journal(Path(folder))
+        return journal.is_done("a.png", "a.jpg", path, "made"), journal.may_write("a.png")
+
+
+def _golden(path: Path) -> object:
+    from export.metadata import read_tflite
+    from runtime.device.golden import read_golden
+
+    metadata = read_tflite(SEEDS / "int8.tflite")
+    assert metadata
+    return read_golden(path.parent, SEEDS / "int8.tflite", metadata)
+
+
 def _damaged(data: bytes, chance: random.Random) -> bytes:
     return damaged(data, chance, BYTES)
 
@@ -109,6 +152,14 @@ def _flatbuffer(data: bytes, chance: random.Random) -> bytes:
 
 def _protobuf(data: bytes, chance: random.Random) -> bytes:
     return chance.choice((_damaged, rewritten))(data, chance)
+
+
+def _graph(data: bytes, chance: random.Random) -> bytes:
+    return (_flatbuffer if data[4:8] == b"TFL3" else _protobuf)(data, chance)
+
+
+def _archive(data: bytes, chance: random.Random) -> bytes:
+    return chance.choice((_damaged, rezipped))(data, chance)
 
 
 def _picture(data: bytes, chance: random.Random) -> bytes:
@@ -135,6 +186,11 @@ TARGETS: dict[str, Target] = {
     ),
     "recipe": Target(seeds=("demo.yaml", "quick.yaml"), read=_recipe, damage=_reworded, hostile=hostile.yaml_texts),
     "pipeline": Target(seeds=("poster.yaml",), read=_pipeline, damage=_reworded, hostile=hostile.yaml_texts),
+    "limits": Target(seeds=("limits.yaml",), read=_limits, damage=_reworded, hostile=hostile.yaml_texts),
+    "parity": Target(seeds=("parity.json",), read=_parity, damage=_reworded, hostile=hostile.json_texts),
+    "journal": Target(seeds=("journal.jsonl",), read=_journal, damage=_reworded, tolerant=True, hostile=hostile.json_texts),
+    "golden": Target(seeds=("golden.npz",), read=_golden, damage=_archive),
+    "planner": Target(seeds=("int8.tflite", "float32.tflite", "int8.onnx"), read=_plan, damage=_graph),
     "sizes": Target(seeds=("sizes.json",), read=_sizes, damage=_reworded, hostile=hostile.json_texts),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ def test_every_reader_keeps_the_rules(summary):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_damage_reaches_every_reader(summary, target):
-    assert summary.endings[target]["refused"] > 0
+    assert summary.endings[target]["read" if TARGETS[target].tolerant else "refused"] > 0
 
 
 def test_a_campaign_notices_every_broken_rule(seeds, monkeypatch):

@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.upscale
+	$(BIN)/python -m benchmarks.zoo
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz

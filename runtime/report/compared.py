@@ -1,6 +1,7 @@
 """The page's files among the zoo's and published networks: quality against size and latency."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from compress import metrics
 from compress.data.benchmarks import Benchmark
 from compress.evaluate import bicubic_upscaler
 from export.metadata import INTEGER
+from runtime.engines import DEVICES
 from runtime.engines.base import Engine
 from runtime.latency import RUNS, measure_latency
 from runtime.parity.crops import Size, crops
@@ -15,9 +17,6 @@ from runtime.parity.results import ParityReport
 from runtime.report.data import Comparison, Point
 from runtime.report.figures import Figures, read_figures
 from runtime.report.yardstick import SIDE, yardstick
-
-ELSEWHERE = ("adb", "arm64")
-"""Engines whose latency is another machine's, or no latency."""
 
 
 def compared(
@@ -35,7 +34,8 @@ def compared(
 
     Files are timed with the yardstick in alternation, and the latencies of the zoo and of published networks are what
     they were over the yardstick's, times the yardstick's here. They are left out where files take one size only, since
-    PSNR is of crops then, and their latencies with several threads, since theirs are of one.
+    PSNR is of crops then, and their latencies with several threads, since theirs are of one. Files on
+    devices have no latency here: it is another machine's.
 
     Args:
         scale: of the student.
@@ -56,7 +56,7 @@ def compared(
     stick = yardstick(scale, threads)
     here = [
         engine for engine, file in zip(engines, parity.files, strict=True)
-        if file.description.native and file.engine.partition(":")[0] not in ELSEWHERE
+        if file.description.native and file.engine.partition(":")[0] not in DEVICES
     ]  # fmt: skip
     lr = np.random.default_rng(0).integers(0, 256, (*lr_size, 3), np.uint8)
     of_stick, *measured = measure_latency([stick, *here], lr, runs=runs)
@@ -72,7 +72,8 @@ def compared(
     note = ""
     if known and shared:
         rescaled = of_stick.median if threads == 1 and side == SIDE else None
-        points += _known_points(known, name, rescaled)
+        shown = {Path(label).stem for label in names}  # a file of the zoo is measured here, and not shown twice
+        points += [one for one in _known_points(known, name, rescaled) if one.group == "peer" or one.name not in shown]
         note = _note(known, rescaled)
     bicubic = bicubic_upscaler(scale)
     floor = metrics.mean(metrics.psnr(bicubic(lr), hr, scale) for _, lr, hr in crops(benchmark, size))

@@ -49,16 +49,17 @@ def gather(
     Raises:
         BadInput: see `runtime.report.scenes.scenes`.
     """
-    painter = Painter(student, parity, torch_upscaler(teacher.network) if teacher else None, threads)
-    shown = scenes(painter, benchmarks, photo, on_image=on_image)
+    with Painter(student, parity, torch_upscaler(teacher.network) if teacher else None, threads) as painter:
+        shown = scenes(painter, benchmarks, photo, on_image=on_image)
+        comparison = compared(
+            student.scale, parity, painter.engines, painter.names, benchmarks, painter.size, threads, runs=runs
+        )
     return ReportData(
         title=f"{student.architecture.capitalize()} x{student.scale}: what ships is what was trained",
         summary=summary or _summary(student, len({*(f.path for f in parity.files), *(r.path for r in parity.refused)})),
         parity=parity,
         scenes=shown,
-        comparison=compared(
-            student.scale, parity, painter.engines, painter.names, benchmarks, painter.size, threads, runs=runs
-        ),
+        comparison=comparison,
         curves=curves,
         provenance=provenance(dataclasses.replace(student, file_hash=parity.student), parity, command),
         protocol=protocol(parity),

@@ -31,7 +31,7 @@ CONTEXT = 16  # LR pixels around a window of a photograph, where the student's r
 
 
 class Painter:
-    """All that makes pictures of an LR image.
+    """All that makes pictures of an LR image; `with` closes its engines.
 
     Args:
         student: of the gate.
@@ -51,6 +51,13 @@ class Painter:
         for engine in self.engines:
             self._references.prepare(engine.metadata.precision)
         self.size = common_size(self.engines)
+
+    def __enter__(self) -> "Painter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for engine in self.engines:
+            engine.close()
 
     def paint(self, lr: Image, hr: Image | None) -> tuple[Picture, ...]:
         """Every version of the SR image, whole; figures of PSNR where there is a ground truth."""

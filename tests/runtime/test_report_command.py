@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from tests.runtime.conftest import Tiny
+from compress.checkpoint import save_student
+from tests.runtime.conftest import Tiny, tiny_student
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -18,9 +19,6 @@ def test_a_failing_file_still_gets_its_page(tiny: Tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "report: " in done.stdout
     stale = tmp_path / "other.pt"
-    from compress.checkpoint import save_student
-    from tests.runtime.conftest import tiny_student
-
     save_student(tiny_student(seed=1), stale)
     done = run(stale, tiny.float_tflite, "--out", page)
     assert done.returncode == 1, done.stderr

@@ -4,36 +4,24 @@ No phone was at hand. A daemon on Linux gives real protocol, files, exit codes, 
 authorization: what adb prints then is only parsed here.
 """
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from compress.errors import BadInput
-from compress.files import sha256
-from runtime.device import adb
-from runtime.device.__main__ import main
 from runtime.device.adb import Gone, choose, devices, parse_devices
-from runtime.device.build import STAMP, Bundle, bundle_of
-from runtime.device.toolchain import ABIS, ROOT
+from runtime.device.build import bundle_of
+from runtime.device.toolchain import ROOT
 from runtime.engines import open_model
-from runtime.engines.adb import AdbEngine
-from runtime.engines.base import from_pixels
-from tests.runtime.adbd import Device, Network, network, until
+from tests.runtime.adbd import until
+from tests.runtime.device.conftest import FILES, SCALE, opened, stored
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and the runner's build are Linux's")
-ZOO = ROOT / "zoo"
-FILES = {"int8": ZOO / "anchor_x4_int8.tflite", "float32": ZOO / "anchor_x4_float32.tflite"}
-STUDENT, SCALE = ZOO / "anchor_x4_int8.pt", 4
 PRINTED = """\
 * daemon not running; starting now at tcp:5037
 * daemon started successfully
@@ -45,66 +33,6 @@ emulator-5554          offline transport_id:2
 adb-28021FDH2000AB-hNK2gq (2)._adb-tls-connect._tcp device product:panther model:Pixel_7 device:panther transport_id:6
 192.168.1.7:5555       connecting
 """  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    """The runner for this machine."""
-    abi = next((abi.name for abi in ABIS.values() if abi.machine == os.uname().machine), "none")
-    try:
-        return bundle_of(abi)
-    except BadInput as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory, bundle) -> Iterator[Network]:
-    try:
-        context = network(tmp_path_factory.mktemp("network"))
-        opened = context.__enter__()
-    except BadInput as error:
-        pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{opened.bin}{os.pathsep}{os.environ['PATH']}")
-        patch.setattr(adb, "SETTLING", 0.5)  # these devices need no time to say who they are
-        yield opened
-    context.__exit__(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def phone(net) -> Device:
-    """The device that most tests use."""
-    return net.device(7001)
-
-
-@pytest.fixture
-def plug(net) -> Iterator[Callable[..., Device]]:
-    """Plugs in more devices, for one test."""
-    plugged: list[Device] = []
-
-    def add(port: int, **options: Any) -> Device:
-        plugged.append(net.device(port, **options))
-        return plugged[-1]
-
-    yield add
-    for one in plugged:
-        one.forget()
-
-
-@pytest.fixture
-def engine(phone) -> Iterator[AdbEngine]:
-    with opened(phone) as one:
-        yield one
-
-
-def opened(phone: Device, precision: str = "int8") -> AdbEngine:
-    one = open_model(FILES[precision], engine=f"adb:{phone.serial}")
-    assert isinstance(one, AdbEngine)
-    return one
-
-
-def stored(phone: Device) -> list[str]:
-    return sorted(path.name for path in phone.storage.iterdir())
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -333,192 +261,3 @@ def test_reads_what_adb_prints():
     }
     (unauthorized,) = (one for one in parse_devices(PRINTED) if one.state == "unauthorized")
     assert "found it unauthorized: unlock it, and allow USB debugging" in unauthorized.complaint
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    """A folder like an export's: a file with its golden vectors."""
-    folder = tmp_path_factory.mktemp("export")
-    shutil.copyfile(FILES["int8"], folder / "student_int8.tflite")
-    lr = np.random.default_rng(3).integers(0, 256, (48, 48, 3), np.uint8)
-    np.savez(folder / "golden.npz", lr=lr, sr_int8=open_model(STUDENT).upscale(lr).image)
-    return folder
-
-
-def test_command_runs_the_golden_vector_on_all_devices(exported, plug, phone, command, capsys, tmp_path):
-    second = plug(7008)
-    file, report = exported / "student_int8.tflite", tmp_path / "report.json"
-    run = command("runtime.device", file, "--runs", "4", "--json", report)
-    assert run.returncode == 0, run.stderr
-    assert "48x48 pixels" in run.stdout
-    figures = json.loads(report.read_text())
-    assert figures["passed"]
-    assert {row["serial"] for row in figures["devices"]} == {phone.serial, second.serial}
-    for row in figures["devices"]:
-        assert f"{row['serial']}: PASS" in run.stdout
-        assert row["agreement"]["max_lsb"] <= 1
-        assert len(row["run_ms"]) == 4
-        assert min(row["run_ms"]) <= row["median_ms"] <= row["p90_ms"] <= max(row["run_ms"])
-        assert row["peak_bytes"] > 0
-    second.unplug()
-    assert main(file, runs=1) == 1  # one of two is not ready
-    printed = capsys.readouterr().out
-    assert f"{second.serial}: FAIL  expected the device {second.serial} to be ready, found it offline" in printed
-    assert f"{phone.serial}: PASS" in printed
-    assert stored(phone) == []
-
-
-def test_command_fails_for_wrong_values_and_refuses_other_folders(exported, phone, command, capsys, tmp_path):
-    vectors = dict(np.load(exported / "golden.npz"))
-    wrong = vectors["sr_int8"].copy()
-    wrong[10:12] += 3  # 2 of 96 rows
-    np.savez(tmp_path / "golden.npz", lr=vectors["lr"], sr_int8=wrong)
-    file = exported / "student_int8.tflite"
-    assert main(file, golden=tmp_path, serial=[phone.serial]) == 1
-    assert "FAIL  largest difference" in capsys.readouterr().out
-    np.savez(tmp_path / "golden.npz", lr=vectors["lr"], sr_float32=np.zeros((96, 96, 3), np.float32))
-    with pytest.raises(BadInput, match="expected golden vectors of int8"):
-        main(file, golden=tmp_path)
-    with pytest.raises(BadInput, match="expected golden vectors, found none"):
-        main(file, golden=tmp_path / "nothing")
-    (tmp_path / "golden.npz").write_bytes((exported / "golden.npz").read_bytes()[:-100])
-    with pytest.raises(BadInput, match="expected golden vectors, found a damaged file"):
-        main(file, golden=tmp_path)
-    with pytest.raises(BadInput, match="expected a device nobody"):
-        main(file, serial=["nobody"])
-    with pytest.raises(BadInput, match="expected at least 1 run"):
-        main(file, runs=0)
-    run = command("runtime.device", tmp_path / "golden.npz")
-    assert run.returncode == 2
-    assert "expected a .tflite file" in run.stderr
-    assert "Traceback" not in run.stderr
-
-
-def test_a_stale_file_is_named(exported, tmp_path):
-    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
-    file, manifest = tmp_path / "student_int8.tflite", tmp_path / "manifest.json"
-    rows = [{"file": file.name, "sha256": "0" * 64}]
-    manifest.write_text(json.dumps({"files": rows, "golden": {"sha256": sha256(tmp_path / "golden.npz")}}))
-    with pytest.raises(BadInput, match=r"expected the student_int8.tflite that .* lists, found another"):
-        main(file)
-    rows[0]["sha256"] = sha256(file)
-    manifest.write_text(json.dumps({"files": rows, "golden": {"sha256": "0" * 64}}))
-    with pytest.raises(BadInput, match=r"expected the golden.npz that .* lists, found another"):
-        main(file)
-    manifest.write_text("[]")
-    with pytest.raises(BadInput, match="expected the manifest of an export"):
-        main(file)
-
-
-# The runner alone, on this machine
-
-
-def runner(bundle: Bundle, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*bundle.command, *map(str, arguments)],
-        cwd=bundle.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.fixture
-def call(bundle, tmp_path):
-    """Calls the runner with a .tflite's bytes and options."""
-    (tmp_path / "in").write_bytes(
-        from_pixels(np.zeros((16, 24, 3), np.uint8), open_model(FILES["int8"]).metadata.input)
-    )
-    size = ["--height", 16, "--width", 24]
-
-    def run(content: bytes, *options: object, target: str = "out") -> "subprocess.CompletedProcess[str]":
-        (tmp_path / "model").write_bytes(content)
-        return runner(bundle, tmp_path / "model", tmp_path / "in", tmp_path / target, *(options or size))
-
-    return run
-
-
-def test_runner_contains_damaged_files(call, tmp_path):
-    whole, random = FILES["int8"].read_bytes(), np.random.default_rng(5)
-    codes = set()
-    for kind in range(60):
-        content = bytearray(whole)
-        place = int(random.integers(len(content)))
-        if kind % 3 == 0:
-            content = content[:place]
-        elif kind % 3 == 1:
-            content[place : place + 4] = b"\xff\xff\xff\x7f"
-        else:
-            for one in random.integers(len(content), size=40):
-                content[one] ^= 1 << int(random.integers(8))
-        (tmp_path / "out").unlink(missing_ok=True)
-        run = call(bytes(content))
-        codes.add(run.returncode)
-        assert run.returncode in (0, 2), run
-        assert (tmp_path / "out").exists() == (run.returncode == 0)
-        if run.returncode:
-            assert run.stderr.startswith("error: expected ")
-            assert run.stderr.count("\n") == 1
-    assert codes == {0, 2}
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--height", 16, "--width", 25], "expected 1200 bytes of input, found fewer"),
-        (["--height", 16, "--width", 23], "expected 1104 bytes of input, found more"),
-        (["--height", 0, "--width", 24], "expected --height to be a whole number from 1 to 32768, found 0"),
-        (["--height", 16, "--width", "24x"], "expected --width to be a whole number"),
-        (["--height", 16, "--width"], "expected --width to be a whole number from 1 to 32768, found nothing"),
-        (["--height", 16], "expected MODEL INPUT OUTPUT --height H --width W, found fewer"),
-        (["--height", 16, "--width", 24, "--gpu"], "expected known options, found --gpu"),
-    ],
-)
-def test_runner_refuses(call, options, sentence):
-    run = call(FILES["int8"].read_bytes(), *options)
-    assert run.returncode == 2
-    assert sentence in run.stderr
-
-
-def test_runner_writes_the_whole_output_or_none(call, tmp_path):
-    run = call(FILES["int8"].read_bytes(), target="nowhere/out")
-    assert run.returncode == 2
-    assert "expected to write" in run.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model"]
-    assert call(FILES["int8"].read_bytes()).returncode == 0
-    assert (tmp_path / "out").stat().st_size == 16 * 24 * 3 * SCALE**2
-
-
-def test_runner_is_built_once_and_again_when_it_is_not_whole(bundle, tmp_path):
-    built = bundle_of(bundle.abi, tmp_path / "new")
-    when = (built.folder / STAMP).stat().st_mtime_ns
-    assert bundle_of(bundle.abi, built.folder) == built
-    assert (built.folder / STAMP).stat().st_mtime_ns == when
-    (built.folder / "libLiteRt.so").unlink()
-    again = bundle_of(bundle.abi, built.folder)
-    assert again.files["libLiteRt.so"] == built.files["libLiteRt.so"]
-    assert (again.folder / "libLiteRt.so").is_file()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "photo.jpg").touch()
-    with pytest.raises(BadInput, match="found other things"):
-        bundle_of(bundle.abi, tmp_path / "mine")
-    with pytest.raises(BadInput, match="expected an ABI out of"):
-        bundle_of("riscv64")
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["mine", "new"]
-
-
-@pytest.mark.parametrize("abi", list(ABIS.values()), ids=list(ABIS))
-def test_bundle_needs_nothing_of_the_device(abi):
-    try:
-        folder = bundle_of(abi.name).folder
-    except BadInput as error:
-        pytest.skip(str(error))
-    names = {path.name for path in folder.iterdir()} - {STAMP}
-    assert {"pocketsr_run", "libLiteRt.so", abi.loader} <= names
-    for name in names:
-        assert int.from_bytes((folder / name).read_bytes()[18:20], "little") == abi.elf
-        wanted = subprocess.run(
-            ["readelf", "--dynamic", folder / name], capture_output=True, text=True, check=True
-        ).stdout
-        assert {line.split("[")[1].rstrip("]") for line in wanted.splitlines() if "(NEEDED)" in line} <= names

@@ -1,11 +1,12 @@
 """Times of operators in LiteRT, those within XNNPACK's partitions included.
 
-The Python interpreter does not give them; the C API of the same package does. It comes without headers: the declarations here
-follow litert/c of its 2.3 sources, and the sizes that matter are checked.
+The Python interpreter does not give them; the C API of the same package does. It comes without headers, and is no promised
+interface: the declarations here follow litert/c of the 2.3 sources, and other versions are refused.
 """
 
 import ctypes
 import importlib
+import importlib.metadata
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from export.metadata import read_tflite
 from runtime.bench.profile import Operator, medians
 from runtime.engines.base import Image, from_pixels
 
+VERSION = "2.3."
 CPU = 1
 TYPES = {"float32": 1, "uint8": 3, "int8": 9}
 WRITING = 1
@@ -193,14 +195,17 @@ class _Model:
 
 
 def _library() -> ctypes.CDLL:
-    """Raises Unavailable where LiteRT's library is missing or has other sizes."""
+    """Raises Unavailable where LiteRT's library is missing or of another version."""
     try:
+        version = importlib.metadata.version("ai-edge-litert")
         package = importlib.import_module("ai_edge_litert")
+        if not version.startswith(VERSION):
+            raise ImportError(f"ai-edge-litert {version}")
         library = ctypes.CDLL(str(Path(package.__path__[0]) / "libLiteRt.so"))
-        library.LiteRtGetProfilerEvents.argtypes = (c_void_p, c_int, POINTER(_Event))
-    except (ImportError, OSError, AttributeError) as error:
+    except (ImportError, OSError) as error:
         raise Unavailable(
-            f"expected ai-edge-litert 2.3 to profile a .tflite, found that its library is not that ({error}): "
-            "pip install 'ai-edge-litert>=2.3', or run without --profile."
+            f"expected ai-edge-litert {VERSION}x, whose C API gives the times of operators, found {error}: install it, or "
+            "leave out --profile."
         ) from error
+    library.LiteRtGetProfilerEvents.argtypes = (c_void_p, c_int, POINTER(_Event))
     return library

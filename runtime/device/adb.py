@@ -155,7 +155,7 @@ class Device:
 
     def hold(self, script: str) -> "subprocess.Popen[str]":
         """Starts a script whose standard input ends when this process does, however it ends."""
-        command = [_program(), "-s", self.serial, "shell", script]
+        command = [program(), "-s", self.serial, "shell", script]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True
@@ -213,7 +213,8 @@ def _listed() -> list[Listed]:
     return parse_devices(done.stdout)
 
 
-def _program() -> str:
+def program() -> str:
+    """Where adb is. Raises Unavailable where it is not installed."""
     found = shutil.which("adb")
     if found is None:
         raise Unavailable(f"expected adb, which talks to phones, found it missing: {INSTALL}.")
@@ -223,7 +224,7 @@ def _program() -> str:
 def _call(arguments: Sequence[str], timeout: float) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(
-            [_program(), *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=timeout, check=False,
+            [program(), *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=timeout, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError as error:

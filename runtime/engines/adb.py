@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import BadInput
+from runtime.device.adb import program
 from runtime.device.build import PACKAGE
 from runtime.device.session import Report, Session, release, session_on
 from runtime.engines import litert
@@ -107,5 +108,6 @@ class AdbEngine(Engine):
 
 
 def preload() -> None:
-    """Imports what opening a file needs."""
+    """Imports what opening a file needs. Raises Unavailable where adb is not installed."""
+    program()
     litert.preload()

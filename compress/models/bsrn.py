@@ -17,6 +17,7 @@ from compress.models.channels import ChannelGroup, Consumer, Producer
 from compress.models.fixed import FixedSize, check_sides
 from compress.models.taps import thirds
 
+JOINED_MOST = 5
 REPEATS = 4  # copies of the input that the first layer sees
 SMALLEST = 15  # side that the pooling of the spatial attention needs
 
@@ -132,6 +133,18 @@ class SeparableDistillationBlock(nn.Module):
         return self.cca(self.esa(self.c5(torch.cat(kept, 1)))) + x
 
 
+def _over_all(conv: nn.Conv2d, features: list[Tensor]) -> Tensor:
+    """A 1x1 convolution of all features joined along the channels, as a sum over a few at a time: XNNPACK joins at most five."""
+    total, width = None, conv.in_channels // len(features)
+    for i in range(0, len(features), JOINED_MOST):
+        group = features[i : i + JOINED_MOST]
+        weight = conv.weight[:, i * width : (i + len(group)) * width]
+        part = F.conv2d(torch.cat(group, 1), weight, conv.bias if total is None else None)
+        total = part if total is None else total + part
+    assert total is not None, "a network has a block"
+    return total
+
+
 class BSRN(nn.Module):
     """(N, 3, H, W) RGB in [0, 1] to (N, 3, s*H, s*W), clipped to [0, 1] in eval mode only.
 
@@ -165,7 +178,7 @@ class BSRN(nn.Module):
         for name in self._blocks():
             x = self.get_submodule(name)(x)
             outputs.append(x)
-        x = self.c2(F.gelu(self.c1(torch.cat(outputs, 1)))) + first
+        x = self.c2(F.gelu(_over_all(self.c1, outputs))) + first
         return self.upsampler.upsampleOneStep(x).float()
 
     def fixed(self, height: int, width: int) -> FixedSize:

@@ -8,7 +8,7 @@ from torch import nn
 from compress.checkpoint import Student
 from compress.errors import BadInput
 from compress.models import build
-from compress.models.bsrn import ChannelAttention
+from compress.models.bsrn import ChannelAttention, _over_all
 from compress.published import load_published
 
 SMALL = {"channels": 8, "blocks": 2, "distilled_channels": 6, "attention_channels": 5, "squeeze_channels": 3}
@@ -108,3 +108,10 @@ def test_weights_whose_blocks_differ_in_size_are_refused_in_one_line(tmp_path, r
     with pytest.raises(BadInput, match=r"B2\.c5\.bias.*check the layout") as caught:
         load_published(tmp_path / "w.pth", "bsrn")
     assert "\n" not in str(caught.value)
+
+
+def test_many_features_are_joined_a_few_at_a_time_with_the_same_result(randomised):
+    network = randomised(build("bsrn", {**SMALL, "blocks": 7}))
+    features = [torch.randn(1, SMALL["channels"], 9, 11) for _ in range(7)]
+    wanted = network.c1(torch.cat(features, 1))
+    assert (_over_all(network.c1, features) - wanted).abs().max() < 1e-5 * wanted.abs().max()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress import files
 from compress.deploy import DeployGraph
-from compress.errors import BadInput
+from compress.errors import BadInput, shown
 from compress.models import ARCHITECTURES, build
 from compress.models.fixed import FixedSize
 from compress.pruning.masks import Masks
@@ -161,7 +161,7 @@ def load_student(path: str | Path) -> Student:
     version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise BadInput(
-            f"expected format version {VERSION} of student.pt, found version {version!r} in {path}: "
+            f"expected format version {VERSION} of student.pt, found version {shown(version)} in {path}: "
             "update pocketsr to read it."
         )
     for name, kind in FIELDS.items():
@@ -191,7 +191,7 @@ def read_tensors(path: Path) -> Any:
         raise BadInput(f"expected a checkpoint file, found {what} at {path}: check the path.")
     with path.open("rb") as file:
         start = file.read(4)
-    zipped = zipfile.is_zipfile(path)
+    zipped = _is_archive(path)
     if start == b"PK\x03\x04" and not zipped:
         raise BadInput(f"expected a whole checkpoint, found a truncated one in {path}: copy or download it again.")
     if not zipped and start[:1] != b"\x80":
@@ -211,10 +211,18 @@ def read_tensors(path: Path) -> Any:
         raise BadInput(
             f"expected a PyTorch checkpoint, found a file that is not one in {path}: check the path."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, TypeError) as error:
+    except Exception as error:  # damaged opcodes lead the unpickler anywhere
         raise BadInput(
             f"expected a whole checkpoint, found a damaged one in {path}: copy or download it again."
         ) from error
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether the file is a zip archive, or was one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def _checksums_hold(path: Path) -> bool:
@@ -272,6 +280,11 @@ def _check_masks(student: Student, path: Path) -> None:
             ) from error
 
 
+def _numbers(values: list[Any]) -> list[Any]:
+    """The same where all are numbers, which can be compared; else nothing."""
+    return values if all(isinstance(value, (int, float)) for value in values) else []
+
+
 def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> None:
     """Builds what the file describes, so that a file that loads is a file that runs."""
     try:
@@ -289,10 +302,10 @@ def _check_consistent(student: Student, content: dict[str, Any], path: Path) -> 
             "Use the file as it was written by the training."
         ) from error
     stated = (content["scale"], student.config.get("scale"))
-    if stated != (scale, scale) or content["value_range"] != list(VALUE_RANGE):
+    if stated != (scale, scale) or _numbers(content["value_range"]) != list(VALUE_RANGE):
         raise BadInput(
             f"expected scale {scale} and value range {list(VALUE_RANGE)} in {path}, found "
-            f"{content['scale']} and {content['value_range']}: the file was edited; use the original."
+            f"{content['scale']} and {shown(content['value_range'])}: the file was edited; use the original."
         )
     if student.quantization:
         try:

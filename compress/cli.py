@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, set_loader
 
-from compress.errors import BadInput, run_command
+from compress.errors import BadInput, run_command, shown
 from compress.variants import parse_yaml
 
+MESSAGE_MOST = 300  # characters of what jsonargparse says
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -36,16 +38,15 @@ class Parser(ArgumentParser):
         if action and found:
             name = (action.option_strings or [action.dest])[0]
             wanted = _words(getattr(action, "_typehint", action.type))
-            raise BadInput(f"expected {wanted} for {name}, found {found[1]!r}: {hint}") from ex
+            raise BadInput(f"expected {wanted} for {name}, found {shown(found[1])}: {hint}") from ex
         if unknown := re.search(r"(?:Group|Key) '?([\w.]+)'? does not accept option '([\w.]+)'", message):
             raise BadInput(f"expected known options of {unknown[1]!r}, found {unknown[2]!r}: {hint}") from ex
         if "parsing config" in message:
             raise BadInput(
                 f"expected a YAML file, found that it does not parse ({_first(message)}): correct it."
             ) from ex
-        raise BadInput(
-            f"expected known options with values that fit, found that {' '.join(message.split())}: {hint}"
-        ) from ex
+        said = textwrap.shorten(message, MESSAGE_MOST, placeholder="...")
+        raise BadInput(f"expected known options with values that fit, found that {said}: {hint}") from ex
 
 
 def command_line(

@@ -18,7 +18,8 @@ CRASHES = {
     signal.SIGFPE: "an arithmetic error",
     signal.SIGILL: "an illegal instruction",
 }
-FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+SI_USER = 0  # the code of a signal that a process sent, not the kernel for a terminal
 NOTE_BYTES = 4096
 PR_SET_PDEATHSIG = 1
 
@@ -35,8 +36,8 @@ def working_on(path: str | Path) -> None:
 def fork_contained() -> int | None:
     """Goes on in a child process and returns None there; in the parent, waits and returns the child's exit code.
 
-    A crash of the child is a sentence on standard error and the exit code 2. The child dies with its parent, Ctrl-C reaches
-    both, and SIGTERM and SIGHUP are passed on. Elsewhere than on Linux nothing is forked.
+    A crash of the child is a sentence on standard error and the exit code 2. The child dies with its parent; Ctrl-C reaches
+    both, and what is sent to the parent alone is passed on. Elsewhere than on Linux nothing is forked.
     """
     global _note
     if sys.platform != "linux":
@@ -45,18 +46,30 @@ def fork_contained() -> int | None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = os.fork()
     if child == 0:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(128 + signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in FORWARDED:
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    _, status = os.waitpid(child, 0)
+    status = _wait(child)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else _ended_by(signal.Signals(-code), bytes(_note).partition(b"\0")[0])
+
+
+def _wait(child: int) -> int:
+    """The child's status, when it has ended. Signals that somebody sends here go on to it; the terminal's reach it anyway."""
+    while True:
+        received = signal.sigwaitinfo(WATCHED)
+        if received.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+        elif received.si_signo != signal.SIGINT or received.si_code == SI_USER:
+            os.kill(child, received.si_signo)
 
 
 def _ended_by(number: signal.Signals, noted: bytes) -> int:

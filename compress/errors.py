@@ -20,6 +20,12 @@ class StoppedRun(Exception):
     """A run could not go on (diverged training, say). The message says at which step and what to try; exit 1."""
 
 
+def shown(value: object, most: int = 100) -> str:
+    """A value in a sentence: on one line, and not endless."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def run_command(command: Callable[[], int | None], *, contained: bool = False) -> None:
     """Runs a command's main function and turns its outcome into an exit code.
 

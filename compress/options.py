@@ -5,7 +5,7 @@ import math
 import typing
 from typing import Any, TypeVar
 
-from compress.errors import BadInput
+from compress.errors import BadInput, shown
 
 T = TypeVar("T")
 
@@ -47,19 +47,21 @@ def _check_largest(label: str, value: Any, largest: float) -> None:
 def _value(label: str, name: str, value: Any, wanted: Any, lowest: int) -> Any:
     if typing.get_origin(wanted) is typing.Literal:
         choices = typing.get_args(wanted)
-        if not any(value == choice and type(value) is type(choice) for choice in choices):
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
             raise BadInput(
-                f"expected {label} to be one of {', '.join(map(str, choices))}, found {value!r}: choose one."
+                f"expected {label} to be one of {', '.join(map(str, choices))}, found {shown(value)}: choose one."
             )
         return value
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, (list, tuple)) or not value:
-            raise BadInput(f"expected {label} to be a list of at least one value, found {value!r}: correct the value.")
+            raise BadInput(
+                f"expected {label} to be a list of at least one value, found {shown(value)}: correct the value."
+            )
         return tuple(_value(f"every item of {label}", name, item, typing.get_args(wanted)[0], lowest) for item in value)
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted:
-        raise BadInput(f"expected {label} to be of type {wanted.__name__}, found {value!r}: correct the value.")
+        raise BadInput(f"expected {label} to be of type {wanted.__name__}, found {shown(value)}: correct the value.")
     if wanted is int and value < lowest:
         raise BadInput(f"expected {label} to be positive, found {value}: use a larger number.")
     if wanted is float and not math.isfinite(value):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from compress.files import parse_json, sha256
 from export.tflite_entry import MAGIC, Damaged, read_entry
 
@@ -154,9 +154,19 @@ def read_tflite(path: str | Path) -> Metadata | None:
 
 
 def tflite_model(path: str | Path) -> Any:
-    """The parsed flatbuffer (`ModelT`) of a .tflite. Raises BadInput for anything else."""
-    from ai_edge_litert import schema_py_generated as schema
+    """The parsed flatbuffer (`ModelT`) of a .tflite.
 
+    Raises:
+        BadInput: anything else.
+        Unavailable: ai-edge-litert, which has the schema, is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            "expected ai-edge-litert, whose schema a .tflite's operators are read with, found it missing: "
+            "pip install ai-edge-litert."
+        ) from error
     path = Path(path)
     _check_tflite(path)
     content = path.read_bytes()

@@ -4,6 +4,7 @@ Core ML runs on Apple's systems only. This says what a file computes without one
 result rounded to the type that the file gives it. It says nothing about speed, or about how a phone's chip rounds.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def values(program: Any, lr: NDArray[np.float32]) -> Iterator[tuple[str, Tensor]
     Args:
         program: from `read_program`.
         lr: (1, 3, H, W), 0 to 255.
+
+    Raises:
+        BadInput: an operator whose arguments no network has; the file is damaged.
     """
     main = program.functions["main"]
     (name,) = main.inputs
@@ -51,12 +55,19 @@ def values(program: Any, lr: NDArray[np.float32]) -> Iterator[tuple[str, Tensor]
             (made,) = operation.outputs
             known[made.name] = made.val
             continue
-        given = {key: _value(var, known) for key, var in operation.inputs.items() if var is not None}
-        found = OPERATORS[operation.op_type](given)
-        results = found if isinstance(found, tuple) else (found,)
-        for made, result in zip(operation.outputs, results, strict=True):
-            known[made.name] = result.half().float() if _is_half(made) else result
-            yield made.name, known[made.name]
+        try:
+            given = {key: _value(var, known) for key, var in operation.inputs.items() if var is not None}
+            found = OPERATORS[operation.op_type](given)
+            results = found if isinstance(found, tuple) else (found,)
+            for made, result in zip(operation.outputs, results, strict=True):
+                known[made.name] = result.half().float() if _is_half(made) else result
+        except Exception as error:  # whatever the arguments of a damaged file lead PyTorch to
+            said = textwrap.shorten(str(error), 200, placeholder="...")
+            raise BadInput(
+                f"expected a Core ML program that can be evaluated, found {operation.op_type} with arguments that cannot "
+                f"({said}): export it again."
+            ) from error
+        yield from ((made.name, known[made.name]) for made in operation.outputs)
 
 
 def _value(var: Any, known: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """A file judged by what is in it: all that is counted, and what will hurt on a phone."""
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,9 +142,15 @@ def audit_file(path: str | Path, *, size: Size | None = None, delegate: str | No
         runs = sorted({name for name, form in (*LISTS, ("xnnpack", "tflite")) if form == kind})
         advice = f"choose {' or '.join(runs)}" if runs else "Core ML divides the work by itself, so leave it out"
         raise BadInput(f"expected a delegate that runs {path.suffix} files, found {delegate!r}: {advice}.")
-    if kind == "tflite":
-        return _tflite(path, size, delegate)
-    return _onnx(path, size, delegate) if kind == "onnx" else _coreml(path, size)
+    try:
+        if kind == "tflite":
+            return _tflite(path, size, delegate)
+        return _onnx(path, size, delegate) if kind == "onnx" else _coreml(path, size)
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:  # of graphs that point into nothing
+        said = textwrap.shorten(str(error), 100, placeholder="...")
+        raise BadInput(
+            f"expected a whole {path.suffix} file, found a damaged one in {path} ({said}): export it again."
+        ) from error
 
 
 def audit_tflite(path: str | Path) -> Audit:

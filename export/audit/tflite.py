@@ -111,7 +111,7 @@ def is_resizable(path: Path) -> bool:
             interpreter.set_tensor(given["index"], np.zeros(shape, given["dtype"]))
             interpreter.invoke()
         after = interpreter.get_output_details()[0]["shape"]
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, IndexError):  # damaged files have no output, for one
         return False
     made = _image_axes(after)
     if made is None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.errors import BadInput
+from compress.errors import BadInput, Unavailable
 from runtime.engines.base import check_threads
 from runtime.planner.litert import LitertPlanner
 from runtime.planner.onnxruntime import OnnxPlanner
@@ -90,7 +90,10 @@ def _planner(path: Path, threads: int) -> LitertPlanner | OnnxPlanner:
     check_threads(threads)
     suffix = path.suffix.lower()
     if suffix == ".tflite":
-        return LitertPlanner(path, threads)
+        try:
+            return LitertPlanner(path, threads)
+        except Unavailable as error:
+            raise NoPrediction(str(error)) from error
     if suffix == ".onnx":
         return OnnxPlanner(path, threads)
     known = {".pt": "PyTorch", ".pte": "ExecuTorch", ".param": "ncnn", ".mlpackage": "Core ML"}

@@ -170,6 +170,13 @@ def _count(photographs: int) -> str:
     return f"{photographs} photograph{'' if photographs == 1 else 's'}"
 
 
+def _of_folder(arguments: list[str]) -> bool:
+    """Whether they name a folder to upscale, whose photographs have processes that contain crashes as they are."""
+    return any(
+        Path(one).is_dir() for before, one in zip(["", *arguments], arguments, strict=False) if before != "--out"
+    )
+
+
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
-    run_command(main, contained=True)
+    run_command(main, contained=not _of_folder(sys.argv[1:]))

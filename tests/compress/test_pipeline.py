@@ -371,7 +371,10 @@ def _train(**changes: Any) -> dict[str, Any]:
             _with("last", _train(model={"architecture": "anchor", "sizes": "stage:teacher"})),
             "expected sizes for model.sizes",
         ),
-        (_with("last", {"quantize": {"student": "stage:teacher", "rulle": "mse"}}), "stage 'last': Option 'rulle'"),
+        (
+            _with("last", {"quantize": {"student": "stage:teacher", "rulle": "mse"}}),
+            "stage 'last': expected known options with values that fit, found that Option 'rulle'",
+        ),
         (_with("last", {"quantize": {"rule": "mse"}}), "stage 'last': "),
         (_with("last", {"quantize": {"student": "stage:teacher", "out": "x"}}), "expected no 'out' in a stage"),
         (_with("last", _train(out="x")), "expected no 'out' in stage 'last'"),

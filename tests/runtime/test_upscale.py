@@ -208,8 +208,10 @@ def test_refusals(tiny, photo, tmp_path, monkeypatch, capsys, arguments, sentenc
 
 
 def test_bar_only_goes_forward(tiny, photo, tmp_path):
+    with Image.open(photo) as image:  # large enough to take longer than the bar needs to be drawn again
+        image.resize((900, 600)).save(photo)
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "runtime.upscale", str(photo), "--model", str(tiny.int8_tflite), "--tile", "24"]
+    command = [sys.executable, "-m", "runtime.upscale", str(photo), "--model", str(tiny.int8_tflite), "--tile", "16"]
     process = subprocess.Popen([*command, "--scale", "9"], stdout=subprocess.PIPE, stderr=follower)
     os.close(follower)
     shown = b""

@@ -102,7 +102,8 @@ def test_a_closed_engine_leaves_nothing_and_says_so(phone, photograph):
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell ignores
 from runtime.engines import open_model
 engine = open_model({path!r}, engine="adb:{serial}")
 print("open", flush=True)

@@ -14,7 +14,8 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are contained on Linux only")
 PROGRAM = """
 import ctypes, os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell ignores
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell ignores,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and what nohup started this
 from compress.contained import working_on
 from compress.errors import BadInput, run_command
 def main():

@@ -20,13 +20,7 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
     one. On an exception the temporary file is removed and `path` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
-    except FileNotFoundError as error:  # of folders like /proc
-        raise BadInput(f"expected a folder that takes new files, found {path.parent}: give another one.") from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -35,6 +29,24 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Raises what writing there would raise, before the work that is to be written; None is no path."""
+    for path in paths:
+        if path is not None:
+            _beside(Path(path)).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A new, empty file in the folder of `path`, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
+    except FileNotFoundError as error:  # of folders like /proc
+        raise BadInput(f"expected a folder that takes new files, found {path.parent}: give another one.") from error
+    os.close(handle)
+    return Path(name)
 
 
 def write_text(path: str | Path, text: str) -> None:

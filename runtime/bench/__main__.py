@@ -53,6 +53,7 @@ def main(
         json: file for all figures.
     """
     _check(height, width, threads, runs)
+    files.check_writable(json)
     choices = choose([*paths, *([against] if against else [])], engines)
     lr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     total = len(choices) * len(set(threads))

@@ -84,6 +84,7 @@ def main(
     )  # fmt: skip
     policies = [*([read_policy(limits)] if limits else []), Policy(every=asked)]
     loaded = load_student(student)
+    files.check_writable(json, junit)
     choose(paths, engines)  # before anything slow
     names = [*sets, *([str(images)] if images else [])] or [BUILT_IN]
     benchmarks = [open_benchmark(name, loaded.scale, data) for name in names]

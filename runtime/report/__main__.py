@@ -10,6 +10,7 @@ from compress.checkpoint import load_student
 from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, open_benchmark
 from compress.errors import BadInput
+from compress.files import check_writable
 from compress.progress import progress
 from compress.teachers import TeacherSpec, load_teacher
 from runtime.parity.gate import check
@@ -62,6 +63,7 @@ def main(
     """
     _check_out(out, [student, *paths])
     loaded = load_student(student)
+    check_writable(out)
     names = [*sets, *([str(images)] if images else [])] or [BUILT_IN]
     benchmarks = [open_benchmark(name, loaded.scale, data) for name in names]
     taught = load_teacher(TeacherSpec(file=teacher, layout=layout), loaded.scale) if teacher else None

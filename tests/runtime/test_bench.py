@@ -86,6 +86,7 @@ def test_a_profile_sums_up_to_about_the_time_of_a_run(tiny, engine, photograph):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (("--json", "/proc/nothing/bench.json"), "expected a folder that takes new files, found /proc/nothing"),
         (("--height", "0"), "expected --height between 1 and 8192, found 0"),
         (("--runs", "0"), "expected --runs between 1 and 1000000, found 0"),
         (("--threads", "0"), "expected 1 to 1024 threads, found 0"),

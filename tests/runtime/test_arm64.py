@@ -124,10 +124,10 @@ def test_counts_repeat_to_the_last_instruction():
     macs = 214_990_848 * 16 * 24 // 64**2  # the zoo's student: `python -m export.audit` at 64x64
     counts = []
     for path, core, widest in ((FLOAT, "cortex-a76", 4), (INT8, "cortex-a76", 16), (INT8, "cortex-a53", 4)):
-        counts.append(instructions(path, core, height=16, width=24, passes=2))
+        counts.append(instructions(path, core, height=16, width=24, passes=8))
         assert len(set(counts[-1].passes)) == 1
         assert macs / widest < counts[-1].instructions < macs
-    assert instructions(INT8, "cortex-a53", height=16, width=24, passes=2) == counts[-1]
+    assert instructions(INT8, "cortex-a53", height=16, width=24, passes=8) == counts[-1]
     a76_float, a76_int8, a53_int8 = (count.instructions for count in counts)
     assert a76_int8 < 0.5 * min(a76_float, a53_int8)
 

@@ -26,6 +26,7 @@ def test_damage_reaches_every_reader(summary, target):
 def test_a_campaign_notices_every_broken_rule(seeds, monkeypatch):
     monkeypatch.setattr("tests.fuzz.campaign.SECONDS_MOST", 5.0)
     monkeypatch.setattr("tests.fuzz.campaign.SECONDS_FIRST", 5.0)
+    monkeypatch.setattr("tests.fuzz.campaign.BYTES_MOST", 2**27)
     cases = [Case(name, "sizes.json", 0) for name in breaking.TARGETS if name != "ran code"]
     cases.append(Case("ran code", "code.txt", -1))
     found = []

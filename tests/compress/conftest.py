@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from compress.models import build
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 120
 MODEL = {"architecture": "anchor", "options": {"scale": 2, "channels": 8, "blocks": 1, "branches": True}}
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # so that the order of sums is always the same
+ENVIRONMENT = {  # one thread and no GPU, so that the order of sums is always the same; scripts find this tree's packages
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+}
+HELD = str(ROOT / "tests/compress/held.py")
 WriteRecipe = Callable[..., Path]
 
 
@@ -46,14 +52,38 @@ def short(steps: int, **more: object) -> dict[str, object]:
     return {"schedule": {"steps": steps, "ema": 0, **more}, "validation": {"sets": []}}
 
 
-def start_training(
-    recipe: Path, out: Path, *options: str, launcher: tuple[str, ...] = (), **environment: str
+def start_command(
+    *command: str | Path, launcher: tuple[str, ...] = (), hold: Path | None = None, **environment: str
 ) -> "subprocess.Popen[str]":
-    """The command in a process of its own, or in several that the launcher starts."""
+    """`python -m <command>` in a process of its own, or in several that the launcher starts.
+
+    With `hold`, which is made, trainings wait after every save but their last while that file exists.
+    """
+    if hold:
+        hold.touch()
+        environment["HOLD"] = str(hold)
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "compress.train", str(recipe), "--out", str(out), *options],
+        [sys.executable, *launcher, HELD if hold else "-m", *map(str, command)],
         cwd=ROOT, env=os.environ | ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def start_training(
+    recipe: Path,
+    out: Path,
+    *options: str,
+    launcher: tuple[str, ...] = (),
+    hold: Path | None = None,
+    **environment: str,
+) -> "subprocess.Popen[str]":
+    return start_command("compress.train", recipe, "--out", out, *options, launcher=launcher, hold=hold, **environment)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Until a process that goes on has written that file."""
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()[1]
 
 
 def weights(out: Path) -> dict[str, Tensor]:

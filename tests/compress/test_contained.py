@@ -32,10 +32,18 @@ def started(work: str) -> "subprocess.Popen[str]":
 
 
 def gone(process: int) -> bool:
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+    """Whether a process ends soon: nobody may be there to collect the exit code of an orphan."""
+    deadline = time.monotonic() + 30
+    while not (ended := _ended(process)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return not Path(f"/proc/{process}").exists()
+    return ended
+
+
+def _ended(process: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @pytest.mark.parametrize(
@@ -61,7 +69,7 @@ def test_how_the_child_ends(work, code, sentence):
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)]
 )
 def test_a_signal_to_the_parent_alone_ends_both(sent, code):
-    process = started("time.sleep(60)")
+    process = started("time.sleep(600)")  # longer than anything here waits
     child = int(process.stdout.readline())
     assert child != process.pid
     os.kill(process.pid, sent)
@@ -72,7 +80,7 @@ def test_a_signal_to_the_parent_alone_ends_both(sent, code):
 
 
 def test_the_child_dies_with_its_parent():
-    process = started("time.sleep(60)")
+    process = started("time.sleep(600)")  # longer than anything here waits
     child = int(process.stdout.readline())
     process.kill()
     process.wait(60)

@@ -19,6 +19,7 @@ from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
 from compress.evaluate import bicubic_upscaler, evaluate, main, torch_upscaler
 from compress.models import build
+from tests.conftest import ROOT
 
 PUBLISHED_BICUBIC = {
     ("Set5", 2): (33.66, 0.9299),
@@ -33,7 +34,7 @@ PUBLISHED_BICUBIC = {
 
 def _run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "compress.evaluate", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_torch_upscaler_passes_pixels_unchanged():
 
 def test_evaluating_needs_no_torch():
     code = "import sys, compress.evaluate, compress.metrics; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=300).returncode == 0
 
 
 def test_the_command_from_student_to_json(student, tmp_path):

@@ -4,7 +4,6 @@ import csv
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from compress.models import build
 from compress.recipe import read_recipe
 from compress.teachers import TeacherSpec, load_teacher
 from compress.train import main
-from tests.compress.conftest import MODEL, STEPS, WriteRecipe, same, short, start_training, weights
+from tests.compress.conftest import MODEL, STEPS, WriteRecipe, same, short, start_training, wait_for, weights
 
 
 def _rows(out: Path) -> list[dict[str, str]]:
@@ -100,16 +99,15 @@ def test_the_log_has_each_step_once(finished):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_to_the_sameweights(finished, tiny, tmp_path, number):
     out = tmp_path / "run"
-    process = start_training(tiny, out)
-    while not (out / "state.pt").exists() and process.poll() is None:
-        time.sleep(0.002)
+    process = start_training(tiny, out, hold=tmp_path / "hold")
+    wait_for(out / "state.pt", process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), errors
     assert "Traceback" not in errors
     assert not (out / "student.pt").exists()
     stopped = torch.load(out / "state.pt", weights_only=True)["step"]
-    assert 20 <= stopped < STEPS
+    assert stopped == (20 if number == signal.SIGKILL else 21), "a stop ends the step in progress"
     process = start_training(tiny, out)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

@@ -43,11 +43,11 @@ SMALL = _tflite(("min_runtime_version", b"1.5.0"), (ENTRY, TEXT.encode()))
 def _read(content: bytes, folder: Path) -> Metadata | None:
     path = folder / "a.tflite"
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.thread_time()  # of this thread's own work, however busy the machine is
     try:
         return read_tflite(path)
     finally:
-        assert time.perf_counter() - start < MOST_SECONDS
+        assert time.thread_time() - start < MOST_SECONDS
 
 
 @pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: gradients against slow references, and a trained network that is the int8 student it gives."""
+"""Quantization-aware training: a trained network is the int8 student that it gives."""
 
 import copy
 import itertools
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -17,46 +17,18 @@ from compress.checkpoint import Student, load_student, save_student
 from compress.data.cache import collect
 from compress.data.images import find_images
 from compress.data.patches import Batch, Patches, to_batch
-from compress.deploy import Conv, DeployGraph
 from compress.errors import BadInput
 from compress.methods.fakd import Fakd, FakdConfig
-from compress.models import ARCHITECTURES, build
-from compress.models.edsr import EDSR, EDSRConfig
+from compress.models import build
 from compress.options import checked
 from compress.pruning.masks import Masks
 from compress.quantization.calibration import calibration_crops
-from compress.quantization.fake import LearnedScale, fake_quantize, round_through
-from compress.quantization.layers import layers_of
 from compress.quantization.ptq import quantize_student
 from compress.quantization.qat import QatConfig, QuantizationAware
 from compress.recipe import ScheduleSpec
+from tests.compress.quantization.conftest import SMALL, VARIANTS, assert_same_graph, network_of
 
 SCHEDULE = ScheduleSpec(steps=10, learning_rate=1e-3)
-SMALL = {"scale": 2, "channels": 8, "blocks": 1}
-VARIANTS = {
-    "anchor": ("anchor", {"scale": 2, "channels": 8, "blocks": 2, "branches": True}),
-    "relu": ("srresnet", {**SMALL, "activation": "relu", "head_kernel": 5, "tail_kernel": 5}),
-    "prelu": ("srresnet", {**SMALL, "trunk_end": "activation", "output": "tanh"}),
-    "x4": ("srresnet", {**SMALL, "scale": 4, "activation": "relu", "batch_norm": False, "tail_kernel": 3}),
-    "edsr": ("edsr", {**SMALL, "residual_scale": 0.1}),
-}
-
-
-def _network(name: str) -> nn.Module:
-    """Fresh, with batch-norm statistics that differ from the initial ones, and an output in the middle of the range."""
-    torch.manual_seed(1)
-    architecture, options = VARIANTS[name]
-    network = build(architecture, options)
-    with torch.no_grad():
-        if architecture != "anchor":
-            network.tail.bias.fill_(0.0 if options.get("output") == "tanh" else 0.5)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.3)
-                module.running_var.uniform_(0.5, 1.5)
-            if isinstance(module, nn.PReLU):
-                module.weight.fill_(0.15)
-    return network
 
 
 @pytest.fixture(scope="module")
@@ -108,142 +80,11 @@ def _step(technique, network, optimizer, batch, step, wrapped=None):
     technique.after_step(network, step)
 
 
-def _plain(x: Tensor, unit: float, scale: float, low: int, high: int, gradient: Tensor) -> tuple[list, list, float]:
-    """Fake quantization one number at a time: integers, gradients of x, gradient of the scale."""
-    integers, gradients, to_scale = [], [], 0.0
-    for value, g in zip(x.double().tolist(), gradient.double().tolist(), strict=True):
-        t = value * unit / scale
-        whole = min(high, max(low, np.rint(t)))
-        inside = low < t < high
-        integers.append(whole)
-        gradients.append(g * unit / scale if inside else 0.0)
-        # g is the loss's gradient to the integer; to the real value scale * integer it is g / scale
-        to_scale += g / scale * ((whole - t) if inside else whole)
-    return integers, gradients, to_scale
-
-
-@pytest.mark.parametrize(("low", "high"), [(-127, 127), (0, 255), (-100, 155)])
-@pytest.mark.parametrize("unit", [None, 0.01])
-def test_fake_quantization_and_its_gradients_equal_a_loop_over_numbers(low, high, unit):
-    torch.manual_seed(0)
-    x = (120 * torch.randn(500)).requires_grad_()
-    scale = torch.tensor(0.7 if unit is None else 0.007, requires_grad=True)
-    gradient = torch.randn(500)
-    result = fake_quantize(x, scale, low, high, unit=None if unit is None else torch.tensor(unit))
-    result.backward(gradient)
-    integers, to_x, to_scale = _plain(x.detach(), unit or 1.0, scale.item(), low, high, gradient)
-    assert result.tolist() == integers
-    assert torch.allclose(x.grad, torch.tensor(to_x).float(), rtol=1e-5, atol=0)
-    assert scale.grad.item() == pytest.approx(to_scale, rel=1e-4)
-
-
-def test_every_channel_has_its_own_scale_and_gradient():
-    torch.manual_seed(0)
-    weight = torch.randn(3, 2, 3, 3, requires_grad=True)
-    scale = torch.tensor([0.02, 0.005, 0.01], requires_grad=True)
-    gradient = torch.randn(3, 2, 3, 3)
-    result = fake_quantize(weight, scale[:, None, None, None], -127, 127)
-    result.backward(gradient)
-    for c in range(3):
-        integers, to_x, to_scale = _plain(
-            weight[c].detach().flatten(), 1.0, scale[c].item(), -127, 127, gradient[c].flatten()
-        )
-        assert result[c].flatten().tolist() == integers
-        assert torch.allclose(weight.grad[c].flatten(), torch.tensor(to_x).float(), rtol=1e-5, atol=0)
-        assert scale.grad[c].item() == pytest.approx(to_scale, rel=1e-4)
-
-
-def test_rounding_passes_its_gradient_through():
-    x = torch.tensor([0.5, 1.5, -2.7], requires_grad=True)
-    y = round_through(x)
-    y.backward(torch.tensor([1.0, 2.0, 3.0]))
-    assert y.tolist() == [0, 2, -3]
-    assert x.grad.tolist() == [1, 2, 3]
-
-
-def test_adam_changes_large_and_small_scales_by_the_same_share_and_none_below_zero():
-    learned = LearnedScale(torch.tensor([1e-4, 1.0, 100.0]))
-    assert torch.equal(learned(), torch.tensor([1e-4, 1.0, 100.0]))
-    optimizer = torch.optim.Adam(learned.parameters(), lr=0.1)
-    (learned() / learned.start).sum().backward()
-    optimizer.step()
-    assert torch.allclose(learned() / learned.start, torch.tensor(0.1).neg().exp().expand(3))
-    for _ in range(200):
-        optimizer.step()
-    assert (learned() > 0).all()
-
-
-FOLDED = [
-    {**SMALL, "batch_norm": norm, "trunk_end": end, "activation": activation, "output": output, "block_channels": 16}
-    for norm in (True, False)
-    for end in ("batch_norm", "activation", "none")
-    for activation, output in (("prelu", "linear"), ("relu", "tanh"))
-]
-
-
-@pytest.mark.parametrize("options", FOLDED)
-def test_folding_batch_norm_leaves_a_network_that_ships_the_same_bits(options):
-    torch.manual_seed(0)
-    network = build("srresnet", options)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 1.5)
-    folded = network.eval().folded()
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    _assert_same_graph(network.deploy(), folded.deploy())
-    lr = torch.rand(1, 3, 10, 12)
-    with torch.no_grad():
-        assert torch.allclose(network(lr), folded(lr), atol=1e-5)
-
-
-def _assert_same_graph(one: DeployGraph, other: DeployGraph) -> None:
-    assert one.inputs == other.inputs
-    for (name, mine, _), (_, theirs, _) in zip(one.steps(), other.steps(), strict=True):
-        assert type(mine) is type(theirs)
-        assert getattr(mine, "slope", None) == getattr(theirs, "slope", None)
-        if isinstance(mine, Conv):
-            assert torch.equal(mine.weight, theirs.weight), name
-            assert torch.equal(mine.bias, theirs.bias), name
-
-
-def test_every_architecture_that_ships_can_be_folded():
-    for name, known in ARCHITECTURES.items():
-        assert hasattr(known.network, "deploy") == hasattr(known.network, "folded"), name
-
-
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_every_convolution_that_ships_is_found_in_the_network(name):
-    network = _network(name).folded()
-    layers = layers_of(network)
-    convs = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-    assert sorted(layer.conv for layer in layers.values()) == sorted(convs)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_()
-    for step, operator, _ in network.deploy().steps():
-        if isinstance(operator, Conv):
-            weight, bias = layers[step].weights(network)
-            assert torch.equal(weight, operator.weight), step
-            assert torch.equal(bias, operator.bias), step
-
-
-def test_a_deploy_form_that_mixes_weights_is_refused():
-    class Mixing(EDSR):
-        def deploy(self) -> DeployGraph:
-            self.tail.weight.data[1] = self.tail.weight[0] - self.tail.weight[2]
-            self.head.bias.data.copy_(self.head.weight.sum((1, 2, 3)))
-            return super().deploy()
-
-    with pytest.raises(ValueError, match="no reordered convolution"):
-        layers_of(Mixing(EDSRConfig(**SMALL)))
-
-
 @pytest.mark.parametrize("learner", ["lsq", "pams"])
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_before_the_first_step_it_is_the_student_of_post_training_quantization(name, learner, folder):
     technique = _technique(folder, learner)
-    network = _network(name)
+    network = network_of(name)
     made = technique.student(technique.prepare(network))
     scale = network.config.scale
     ptq = quantize_student(Student.of(network), calibration_crops(str(folder), scale, count=16), plain=True)
@@ -251,14 +92,14 @@ def test_before_the_first_step_it_is_the_student_of_post_training_quantization(n
     for step, layer in ptq.quantization.layers.items():
         for field in ("weight", "scale", "bias"):
             assert torch.equal(getattr(made.quantization.layers[step], field), getattr(layer, field)), (step, field)
-    _assert_same_graph(made.deploy(), ptq.deploy())
+    assert_same_graph(made.deploy(), ptq.deploy())
 
 
 @pytest.mark.parametrize("learner", ["lsq", "pams"])
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_what_trains_is_what_ships(name, learner, folder, tmp_path):
     technique = _technique(folder, learner)
-    network = technique.prepare(_network(name))
+    network = technique.prepare(network_of(name))
     scale = network.config.scale
     before = technique.student(network)
     batches = _batches(folder, 8, scale=scale, side=16)
@@ -281,7 +122,7 @@ def test_what_trains_is_what_ships(name, learner, folder, tmp_path):
 def test_the_image_is_rounded_and_clipped_only_after_training(folder, batch):
     for name in ("anchor", "relu", "prelu"):
         technique = _technique(folder)
-        network = technique.prepare(_network(name))
+        network = technique.prepare(network_of(name))
         with torch.no_grad():
             if name != "prelu":
                 network.network.tail.bias[0] += 0.7
@@ -314,7 +155,7 @@ def test_a_hundred_steps_win_back_more_than_post_training_quantization_loses(fol
 
 
 def test_masked_weights_stay_zero_in_float_and_in_integers(folder, batch, tmp_path):
-    network = _network("edsr")
+    network = network_of("edsr")
     torch.manual_seed(3)
     names = ["head.weight", "blocks.0.conv2.weight", "stages.0.weight"]
     parameters = dict(network.named_parameters())
@@ -337,7 +178,7 @@ def test_masked_weights_stay_zero_in_float_and_in_integers(folder, batch, tmp_pa
 
 def test_scales_stay_from_the_chosen_share_of_the_steps_on_and_weights_go_on(folder, batch):
     technique = _technique(folder, freeze_after=0.5)
-    network = technique.prepare(_network("anchor"))
+    network = technique.prepare(network_of("anchor"))
     optimizer = technique.optimizer(network, SCHEDULE)
     history = []
     for step in range(1, 11):
@@ -352,7 +193,7 @@ def test_scales_stay_from_the_chosen_share_of_the_steps_on_and_weights_go_on(fol
 
 def test_a_moving_average_gives_a_student_with_the_same_zero_points(folder, batch):
     technique = _technique(folder)
-    network = technique.prepare(_network("relu"))
+    network = technique.prepare(network_of("relu"))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     optimizer = technique.optimizer(network, SCHEDULE)
     for step in range(1, 6):
@@ -369,7 +210,7 @@ def test_a_moving_average_gives_a_student_with_the_same_zero_points(folder, batc
 def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(folder, batch):
     def start() -> tuple[QuantizationAware, nn.Module, torch.optim.Optimizer]:
         technique = _technique(folder, freeze_after=0.3)
-        network = technique.prepare(_network("anchor"))
+        network = technique.prepare(network_of("anchor"))
         return technique, network, technique.optimizer(network, SCHEDULE)
 
     technique, network, optimizer = start()
@@ -391,7 +232,7 @@ def test_it_trains_under_ddp_with_frozen_scales(folder, batch, tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         technique = _technique(folder, freeze_after=0.0)
-        network = technique.prepare(_network("prelu"))
+        network = technique.prepare(network_of("prelu"))
         alone = copy.deepcopy(network)
         wrapped = DistributedDataParallel(network)
         for trained, wrapper in ((network, wrapped), (alone, None)):
@@ -404,7 +245,7 @@ def test_it_trains_under_ddp_with_frozen_scales(folder, batch, tmp_path):
 
 
 def test_low_precision_around_it_changes_nothing(folder, batch):
-    network = _technique(folder).prepare(_network("relu"))
+    network = _technique(folder).prepare(network_of("relu"))
     plain = network(batch["lr"])
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(network(batch["lr"]), plain)
@@ -413,7 +254,7 @@ def test_low_precision_around_it_changes_nothing(folder, batch):
 
 def test_weights_biases_and_scales_learn_and_slopes_do_not(folder, batch):
     technique = _technique(folder)
-    network = technique.prepare(_network("prelu"))
+    network = technique.prepare(network_of("prelu"))
     F.l1_loss(network(batch["lr"]), batch["hr"]).backward()
     for name, parameter in network.named_parameters():
         slope = name.startswith("network") and ("activation" in name or "trunk_end" in name)
@@ -424,15 +265,15 @@ def test_weights_biases_and_scales_learn_and_slopes_do_not(folder, batch):
     assert len(trained) == sum(p.requires_grad for p in network.parameters())
     assert (weights["lr_factor"], scales["lr_factor"]) == (1.0, 1.0)
     pams = _technique(folder, "pams", scale_rate=3)
-    assert len(pams.prepare(_network("prelu")).weights) == 0
-    assert pams.optimizer(pams.prepare(_network("prelu")), SCHEDULE).param_groups[1]["lr_factor"] == 3.0
+    assert len(pams.prepare(network_of("prelu")).weights) == 0
+    assert pams.optimizer(pams.prepare(network_of("prelu")), SCHEDULE).param_groups[1]["lr_factor"] == 3.0
 
 
 def test_methods_that_compare_features_find_them(folder, batch):
     torch.manual_seed(0)
     teacher = build("edsr", {**SMALL, "channels": 16, "blocks": 3})
     for name in ("anchor", "relu"):
-        network = _technique(folder).prepare(_network(name))
+        network = _technique(folder).prepare(network_of(name))
         method = Fakd(FakdConfig(truth=0.0, teacher=0.0), teacher)
         method.attach(network)
         losses = method(network, batch)
@@ -443,13 +284,13 @@ def test_methods_that_compare_features_find_them(folder, batch):
 
 def test_a_card_says_how_it_was_quantized(folder):
     technique = _technique(folder)
-    text = card(technique.student(technique.prepare(_network("anchor"))), "tiny")
+    text = card(technique.student(technique.prepare(network_of("anchor"))), "tiny")
     assert "Quantization: qat" in text
 
 
 def test_the_log_says_how_far_the_scales_went(folder, batch):
     technique = _technique(folder)
-    network = technique.prepare(_network("anchor"))
+    network = technique.prepare(network_of("anchor"))
     assert technique.figures(network) == {"scale_change": 0.0}
     _train(technique, network, [batch] * 3, rate=1e-2)
     assert 0.001 < technique.figures(network)["scale_change"] < 0.1
@@ -465,4 +306,4 @@ def test_what_cannot_work_is_refused_in_one_sentence(folder, tmp_path):
     with pytest.raises(BadInput, match="qat's learner to be one of lsq, pams, found 'dorefa'"):
         _technique(folder, "dorefa")
     with pytest.raises(BadInput, match="found nothing at"):
-        _technique(tmp_path / "missing").prepare(_network("anchor"))
+        _technique(tmp_path / "missing").prepare(network_of("anchor"))

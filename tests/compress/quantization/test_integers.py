@@ -1,28 +1,18 @@
-"""Quantization: ranges, integers and scales against plain references; calibration that is real, counted and repeatable."""
+"""The int8 student: integers and scales against plain references, and what it computes against a loop in int64."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from compress.checkpoint import Student, load_student, save_student
 from compress.deploy import INPUT, Conv, DeployGraph, DepthToSpace, Repeat
 from compress.errors import BadInput
 from compress.models import build
-from compress.quantization.calibration import calibration_crops, neighbour_correlation
-from compress.quantization.integer import IntegerStudent, dequantize, quantize
-from compress.quantization.observers import (
-    BINS,
-    RULES,
-    Histogram,
-    minmax_range,
-    mse_range,
-    percentile_range,
-    scale_of,
-)
+from compress.quantization.calibration import calibration_crops
+from compress.quantization.integer import IntegerStudent
 from compress.quantization.ptq import quantize_student
 from compress.quantization.scales import integer_weights
 from compress.quantization.scheme import PIXELS, ActivationScale, IntegerWeights, Quantization
@@ -36,103 +26,6 @@ VARIANTS = {
     "prelu": ("srresnet", {"scale": 2, "channels": 8, "blocks": 1, "trunk_end": "activation", "output": "tanh"}),
     "edsr": ("edsr", {"scale": 2, "channels": 8, "blocks": 1, "residual_scale": 0.5, "stage_channels": 4}),
 }
-
-
-def _histogram(values: NDArray[np.float32], parts: int = 3) -> Histogram:
-    histogram = Histogram()
-    for part in np.array_split(values, parts):
-        histogram.see_extremes(torch.from_numpy(part))
-    for part in np.array_split(values, parts):
-        histogram.count(torch.from_numpy(part))
-    return histogram
-
-
-def _values(kind: str) -> NDArray[np.float32]:
-    draw = np.random.default_rng(0)
-    values = {
-        "normal": draw.normal(0.2, 1, 20_000),
-        "relu": np.maximum(0, draw.normal(0, 1, 20_000)),
-        "outliers": np.concatenate([draw.normal(0, 0.1, 20_000), [-0.9, 1.2]]),
-        "positive": draw.uniform(2, 3, 20_000),
-        "negative": -draw.exponential(1, 20_000),
-    }
-    return values[kind].astype(np.float32)
-
-
-KINDS = ["normal", "relu", "outliers", "positive", "negative"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_minmax_covers_exactly_what_was_seen_and_zero(kind):
-    values = _values(kind)
-    assert minmax_range(_histogram(values)) == (min(0.0, float(values.min())), max(0.0, float(values.max())))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("percent", [98.0, 99.0])
-def test_percentiles_agree_with_numpys_to_two_bins(kind, percent):
-    values = _values(kind)
-    histogram = _histogram(values)
-    outside = (100 - percent) / 2
-    low, high = np.percentile(values, [outside, 100 - outside])
-    bin_width = (histogram.high - histogram.low) / BINS
-    found = percentile_range(histogram, percent)
-    assert found == pytest.approx((min(0.0, low), max(0.0, high)), abs=2 * bin_width)
-
-
-def _true_error(values: NDArray[np.float32], low: float, high: float) -> float:
-    """Mean squared error of int8 with that range, value by value."""
-    scale = scale_of(low, high)
-    x = torch.from_numpy(values)
-    return float((dequantize(quantize(x, scale), scale) - x).square().mean())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_mse_ranges_lose_no_more_than_minmax_and_are_near_the_best_of_a_brute_force_search(kind):
-    values = _values(kind)
-    histogram = _histogram(values)
-    found = _true_error(values, *mse_range(histogram))
-    low, high = minmax_range(histogram)
-    assert found <= 1.02 * _true_error(values, low, high)
-    fractions = np.linspace(0.3, 1, 15)
-    best = min(_true_error(values, f * low, g * high) for f in fractions for g in fractions)
-    assert _true_error(values, *mse_range(histogram)) <= 1.1 * best
-    if kind == "outliers":
-        assert found < 0.97 * _true_error(values, low, high)
-
-
-@pytest.mark.parametrize("rule", list(RULES))
-def test_a_value_that_is_always_zero_has_a_usable_scale(rule):
-    histogram = Histogram()
-    for see in (histogram.see_extremes, histogram.count):
-        see(torch.zeros(100))
-    low, high = RULES[rule](histogram)
-    scale = scale_of(low, high)
-    assert dequantize(quantize(torch.zeros(3), scale), scale).tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (-0.013, 4.7), (-3.0, 0.0), (-7.3, 1e-4), (0, 1e-6)]
-)
-def test_zero_is_an_integer_and_the_range_is_covered(low, high):
-    scale = scale_of(low, high)
-    assert -128 <= scale.zero_point <= 127
-    assert dequantize(quantize(torch.zeros(1), scale), scale).item() == 0
-    assert scale.scale == pytest.approx((high - low) / 255)
-    ends = torch.tensor([low, high])
-    assert (dequantize(quantize(ends, scale), scale) - ends).abs().max() <= 0.51 * scale.scale
-
-
-def test_rounding_is_half_to_even_and_saturates():
-    scale = ActivationScale(1.0, 0)
-    assert quantize(torch.tensor([0.5, 1.5, 2.5, -0.5, 300, -300]), scale).tolist() == [0, 2, 2, 0, 127, -128]
-
-
-def test_every_pixel_value_survives_the_images_own_scale():
-    pixels = torch.arange(256) / 255
-    integers = quantize(pixels, PIXELS)
-    assert integers.tolist() == list(range(-128, 128))
-    assert torch.equal((dequantize(integers, PIXELS) * 255).round(), torch.arange(256).float())
 
 
 @pytest.fixture(scope="module")
@@ -278,18 +171,6 @@ def test_long_sums_stay_exact():
     assert np.array_equal(plain, values["sum"])
 
 
-def test_calibration_is_counted_hashed_and_repeatable(photographs):
-    first = calibration_crops(str(photographs), 2, count=16, side=24)
-    again = calibration_crops(str(photographs), 2, count=16, side=24)
-    other = calibration_crops(str(photographs), 2, count=16, side=24, seed=1)
-    assert first.crops.shape == (16, 3, 24, 24)
-    assert torch.equal(first.crops, again.crops)
-    assert first.sha256 == again.sha256 != other.sha256
-    assert first.describe() == {
-        "source": photographs.name, "images": 3, "crops": 16, "side": 24, "sha256": first.sha256
-    }  # fmt: skip
-
-
 def test_the_same_student_and_crops_give_the_same_integers(students, photographs, tmp_path):
     student, quantized = students["prelu"]
     again = quantize_student(student, calibration_crops(str(photographs), 2, count=16, side=32), plain=True)
@@ -297,37 +178,6 @@ def test_the_same_student_and_crops_give_the_same_integers(students, photographs
     assert save_student(again, tmp_path / "a.pt") == save_student(quantized, tmp_path / "b.pt")
     assert quantized.quantization.calibration["crops"] == 16
     assert quantized.quantization.calibration["method"] == "ptq"
-
-
-def _fill(folder: Path, make) -> Path:
-    folder.mkdir()
-    for i in range(3):
-        Image.fromarray(make(i).astype(np.uint8)).save(folder / f"{i}.png")
-    return folder
-
-
-def test_content_that_is_no_photograph_is_refused(tmp_path, photographs):
-    draw = np.random.default_rng(0)
-    noise = _fill(tmp_path / "noise", lambda i: draw.integers(0, 256, (200, 200, 3)))
-    flat = _fill(tmp_path / "flat", lambda i: np.full((200, 200, 3), 60 * i))
-    with pytest.raises(BadInput, match=r"random-looking pixels in .*noise"):
-        calibration_crops(str(noise), 2)
-    with pytest.raises(BadInput, match=r"flat colours in .*flat"):
-        calibration_crops(str(flat), 2)
-    crops = calibration_crops(str(photographs), 2, count=16, side=24).crops
-    assert neighbour_correlation((crops * 255).byte().permute(0, 2, 3, 1).numpy()) > 0.8
-
-
-def test_too_little_to_calibrate_on_is_refused(tmp_path, photographs):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="found none below"):
-        calibration_crops(str(tmp_path / "empty"), 2)
-    with pytest.raises(BadInput, match="found nothing at"):
-        calibration_crops(str(tmp_path / "missing"), 2)
-    with pytest.raises(BadInput, match=r"at least 16 calibration crops .* found 15"):
-        calibration_crops(str(photographs), 2, count=15, side=24)
-    with pytest.raises(BadInput, match="smaller than 130 pixels"):
-        calibration_crops(str(photographs), 2, side=65)
 
 
 def test_an_int8_student_and_a_teacher_cannot_be_quantized(students, photographs):

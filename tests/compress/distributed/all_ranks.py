@@ -1,4 +1,4 @@
-"""`torchrun tests/compress/all_ranks.py RECIPE...`: trains several recipes one after another, for test_distributed.py.
+"""`torchrun tests/compress/distributed/all_ranks.py RECIPE...`: trains several recipes, one after another.
 
 Every process leaves what it holds at the end of a training in OUT/rank<number>.pt: every network, and the moving average.
 """

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from compress.cli import command_line
 from compress.errors import BadInput
-from compress.files import write_text
+from compress.files import check_writable, write_text
 from compress.progress import progress
 from export.metadata import read_tflite
 from runtime.arm64.cores import core_named
@@ -127,15 +127,19 @@ def count(
         timeout: seconds for one file on one core, under emulation.
         json: write the counts there, too.
     """
-    for name in core:
+    cores = list(dict.fromkeys(core))
+    for name in cores:
         core_named(name)
+    for file in files:
+        read_tflite(file)
+    check_writable(json)
     counts: list[Count] = []
-    with progress("counting", len(files) * len(core)) as update:
+    with progress("counting", len(files) * len(cores)) as update:
         for file in files:
-            for name in core:
+            for name in cores:
                 counts.append(instructions(file, name, height=height, width=width, passes=passes, timeout=timeout))
                 update(len(counts), f"{file.name} on {name}")
-    Console().print(_table(counts, list(dict.fromkeys(core))))
+    Console().print(_table(counts, cores))
     if json:
         write_text(json, json_format.dumps([dataclasses.asdict(one) for one in counts], indent=1) + "\n")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from compress.cli import command_line
 from compress.errors import BadInput
-from compress.files import sha256, write_text
+from compress.files import check_writable, sha256, write_text
 from export.metadata import Metadata
 from runtime.device.adb import READY, Listed, choose, devices
 from runtime.device.golden import Golden, compare, read_golden
@@ -121,6 +121,7 @@ def main(
     check_threads(threads)
     metadata = LitertEngine(file).metadata
     vector = read_golden(golden or file.parent, file, metadata)
+    check_writable(json)
     results = []
     for one in _chosen(serial):
         if one.state == READY:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import BadInput, run_command
-from compress.files import sha256
+from compress.files import check_writable, sha256
 from runtime.device.toolchain import ABIS, ROOT, Abi, compiler_for, needed_by, run, runtime_file
 
 SOURCE = Path(__file__).with_name("runner.c")
@@ -79,6 +79,7 @@ def bundle_of(abi: str, out: str | Path | None = None) -> Bundle:
     out = Path(out) if out else ROOT / "build" / "device" / abi
     version = _litert_version()
     key = hashlib.sha256("\n".join((sha256(SOURCE), sha256(__file__), version, abi)).encode()).hexdigest()
+    check_writable(out)
     with _alone(out):
         kept = _read(out)
         if kept and kept.key == key:
@@ -167,7 +168,6 @@ def _read(folder: Path) -> Bundle | None:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One build of a folder at a time."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     with (out.parent / f".{out.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -222,8 +222,10 @@ static unsigned char *read_input(const char *path, size_t wanted) {
 
 /* Under a temporary name first: a reader sees the whole output or none. */
 static void write_output(const char *path, const void *bytes, size_t size) {
-    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
-        refuse("expected a path of fewer than %zu bytes for the output, found a longer one: rename it.", sizeof part);
+    static const char suffix[] = ".part";
+    if (strlen(path) > sizeof part - sizeof suffix) /* before `part` names a file that is not ours */
+        refuse("expected a path of at most %zu bytes for the output, found a longer one: rename it.", sizeof part - sizeof suffix);
+    snprintf(part, sizeof part, "%s%s", path, suffix);
     FILE *file = fopen(part, "wb");
     bool whole = file && fwrite(bytes, 1, size, file) == size;
     if (file)

@@ -1,8 +1,9 @@
 """A private folder on a device, with the runner and models in it, which is gone when this process is.
 
 A shell on the device waits for the end of its standard input and then removes the folder. That end comes
-when the folder is closed, when this process ends or is killed, and when the device is unplugged: so nothing stays behind. Only a
-device that is switched off meanwhile keeps the folder; the next session there finds that its shell is gone, and removes it.
+when the folder is closed, when this process ends or is killed, and when the device is unplugged: so nothing stays behind. What
+adb was copying just then may still arrive, and makes the folder again; so the shell stays for a while and removes that, too. Only
+a device that is switched off meanwhile keeps the folder; the next session there finds that its shell is gone, and removes it.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ from runtime.device.toolchain import ABIS
 
 PREFIX = "pocketsr-"
 RUNNING = "running"  # holds the number of the runner's process
+ALL_HERE, GONE = "all here", "gone"  # said to the folder's shell: adb copies nothing any more; and by it
+LINGERING = 120  # seconds; adb needs fewer for the runner over the slowest cable
 BAD_INPUT = 2  # the runner's exit code
 NOT_RUN = (126, 127)  # the shell's
 SIGNAL = 128  # and more: ended by that signal
@@ -43,9 +46,17 @@ trap '' HUP INT TERM PIPE
 folder={base}/{prefix}$$-{token}
 mkdir -m 700 "$folder" || exit 1
 echo "$folder"
-cat > /dev/null
+read -r word
 [ -f "$folder/{running}" ] && kill -9 "$(cat "$folder/{running}")"
 rm -rf "$folder" || {{ sleep 1; rm -rf "$folder"; }}
+echo {gone}
+[ "$word" ] && exit
+second=0
+while [ $second -lt {lingering} ]; do
+  sleep 1
+  rm -rf "$folder"
+  second=$((second + 1))
+done
 """
 
 
@@ -86,12 +97,13 @@ class Session:
         self.facts = read_facts(self._device)
         self.bundle = bundle_of(self.facts.abi)
         self._models: set[str] = set()
+        self._copying = False
         names = {"base": self.facts.folder, "prefix": PREFIX}
         self._device.shell(SWEEP.format(**names), doing="old folders are removed")
-        script = KEEP.format(**names, token=secrets.token_hex(8), running=RUNNING)
+        script = KEEP.format(**names, token=secrets.token_hex(8), running=RUNNING, gone=GONE, lingering=LINGERING)
         self._keeper = self._device.hold(script)
         try:
-            self.folder = self._first_line()
+            self.folder = self._made_folder()
             self._push_runner()
         except BaseException:
             self.close()
@@ -108,7 +120,7 @@ class Session:
         digest = sha256(path)
         name = f"{digest[:16]}.tflite"
         if name not in self._models:
-            self._device.push(path, f"{self.folder}/{name}")
+            self._push(path, name)
             self._check_hashes(self.folder, {name: digest})
             self._models.add(name)
         return name
@@ -152,7 +164,7 @@ class Session:
         with tempfile.TemporaryDirectory() as scratch:
             given, got = Path(scratch) / "input", Path(scratch) / "output"
             given.write_bytes(image)
-            self._device.push(given, f"{self.folder}/input")
+            self._push(given, "input")
             answer = self._device.shell(script, doing=doing, timeout=SLOW)
             if answer.code:
                 raise BadInput(self._refusal(answer.code, answer.err, doing))
@@ -173,7 +185,11 @@ class Session:
         keeper = self._keeper
         if keeper.stdin and not keeper.stdin.closed:
             with contextlib.suppress(OSError):
+                if not self._copying:
+                    keeper.stdin.write(f"{ALL_HERE}\n")
                 keeper.stdin.close()
+            if self._copying and self._next_line() == GONE:
+                keeper.kill()  # adb's end of it; the shell on the device stays
         try:
             keeper.wait(QUICK)
         except subprocess.TimeoutExpired:
@@ -189,13 +205,23 @@ class Session:
                 "since the file was opened: open it again."
             )
 
-    def _first_line(self) -> str:
-        """The folder's name, which its shell prints once it exists."""
+    def _push(self, source: Path, name: str) -> None:
+        """Copies a file or folder into the folder."""
+        self._copying = True  # until it went well: what was interrupted may still be on its way
+        self._device.push(source, f"{self.folder}/{name}")
+        self._copying = False
+
+    def _next_line(self) -> str:
+        """What the folder's shell says next; '' where it is gone, or says nothing in time."""
         stream = self._keeper.stdout
         assert stream
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
-            line = stream.readline().strip() if selector.select(QUICK) else ""
+            return stream.readline().strip() if selector.select(QUICK) else ""
+
+    def _made_folder(self) -> str:
+        """The folder's name, which its shell prints once it exists."""
+        line = self._next_line()
         if not line:
             raise BadInput(
                 f"expected the device {self.facts.serial} to make a folder, found that it does not: free some space on it, and "
@@ -205,7 +231,7 @@ class Session:
 
     def _push_runner(self) -> None:
         folder = f"{self.folder}/{self.facts.abi}"
-        self._device.push(self.bundle.folder, folder)
+        self._push(self.bundle.folder, self.facts.abi)
         self._check_hashes(folder, self.bundle.files)
         programs = f"{RUNNER} {ABIS[self.facts.abi].loader}"
         start = (

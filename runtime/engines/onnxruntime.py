@@ -19,6 +19,7 @@ from runtime.engines.base import (
     Raw,
     check_dtype,
     check_metadata,
+    check_threads,
     first_line,
     from_pixels,
 )
@@ -42,9 +43,10 @@ class OnnxEngine(Engine):
         path = Path(path)
         if not path.is_file():
             raise BadInput(f"expected an .onnx file, found nothing at {path}: check the path.")
+        check_threads(threads)  # the session starts them all
         runtime = preload()
         options = runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = max(threads, 1), 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = ERRORS_ONLY
         options.enable_mem_pattern = False  # from the second image on it would keep one more block for all values
         with _refusals(path):

@@ -16,7 +16,7 @@ from compress.checkpoint import load_student
 from compress.errors import BadInput, Unavailable
 from export.tflite import export_tflite
 from runtime.arm64 import cores, emulator
-from runtime.arm64.count import instructions
+from runtime.arm64.count import count, instructions
 from runtime.arm64.setup import set_up
 from runtime.engines import arm64, open_model, remote
 from tests.conftest import ROOT
@@ -155,6 +155,19 @@ def test_counts_as_a_command(tmp_path):
 def test_refuses_to_count(options, sentence):
     with pytest.raises(BadInput, match=sentence):
         instructions(INT8, **{"core": "cortex-a53", "height": 8, "width": 8, **options})
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "sentence"),
+    [
+        ([FLOAT, ROOT / "missing.tflite"], {}, r"found nothing at .*missing\.tflite"),
+        ([FLOAT], {"json": Path("/proc/nothing/counts.json")}, "expected a folder that takes new files"),
+        ([FLOAT], {"core": ["cortex-a53", "max"]}, "computes int8 wrongly"),
+    ],
+)
+def test_refuses_before_it_counts(files, options, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        count(files, timeout=0.001, **options)
 
 
 def test_says_how_to_set_it_up(tmp_path, monkeypatch):

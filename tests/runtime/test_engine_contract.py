@@ -131,9 +131,10 @@ def test_closes_alone_and_twice(tiny, photograph, name):
         assert np.array_equal(kept.upscale(photograph).raw, expected)
 
 
-def test_refuses_no_threads(tiny, name):
-    with pytest.raises(BadInput, match="expected 1 to 1024 threads, found 0"):
-        opened(tiny, name, "float32", threads=0)
+@pytest.mark.parametrize("threads", [0, 1025, 2**31])
+def test_refuses_no_threads_and_too_many(tiny, name, threads):
+    with pytest.raises(BadInput, match=f"expected 1 to 1024 threads, found {threads}:"):
+        opened(tiny, name, "float32", threads=threads)
 
 
 def _suffix(tiny: Tiny, name: str) -> str:

@@ -17,6 +17,7 @@ from tests.runtime.adbd import Device, Network, network
 ZOO = ROOT / "zoo"
 FILES = {"int8": ZOO / "anchor_x4_int8.tflite", "float32": ZOO / "anchor_x4_float32.tflite"}
 STUDENT, SCALE = ZOO / "anchor_x4_int8.pt", 4
+PORT = 7001  # of the device that most tests use
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def net(tmp_path_factory, bundle) -> Iterator[Network]:
 @pytest.fixture(scope="module")
 def phone(net) -> Device:
     """The device that most tests use."""
-    return net.device(7001)
+    return net.device(PORT)
 
 
 @pytest.fixture

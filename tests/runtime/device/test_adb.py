@@ -131,6 +131,38 @@ def test_nothing_is_left_however_the_process_ends(phone, then, number):
     until(lambda: stored(phone) == [])
 
 
+SLOW_PUSH = """#!/bin/sh
+case " $* " in *" push "*)
+  touch {folder}/begun
+  while [ ! -e {folder}/go ]; do sleep 0.05; done
+  {adb} "$@"
+  touch {folder}/ended
+  exit ;;
+esac
+exec {adb} "$@"
+"""
+
+
+def test_nothing_is_left_of_what_arrives_after_the_process_was_killed(net, phone, tmp_path):
+    """adb goes on copying when who started it is gone, and the device makes folders for what it gets."""
+    slow = tmp_path / "bin" / "adb"
+    slow.parent.mkdir()
+    slow.write_text(SLOW_PUSH.format(folder=tmp_path, adb=net.bin / "adb"))
+    slow.chmod(0o755)
+    program = PROGRAM.format(path=str(FILES["int8"]), serial=phone.serial, then="")
+    path = f"{slow.parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"PATH": path})
+    try:
+        until((tmp_path / "begun").exists)
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: stored(phone) == [])
+    (tmp_path / "go").touch()
+    until((tmp_path / "ended").exists)
+    until(lambda: stored(phone) == [])
+
+
 def test_folders_of_a_device_that_was_switched_off_are_removed_and_others_kept(phone):
     (phone.storage / "pocketsr-999999-0123456789abcdef" / "x86_64").mkdir(parents=True)
     (phone.storage / f"pocketsr-{os.getpid()}-0123456789abcdef").mkdir()  # a number that another process has now

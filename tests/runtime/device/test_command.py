@@ -68,6 +68,8 @@ def test_command_fails_for_wrong_values_and_refuses_other_folders(exported, phon
         main(file, golden=tmp_path)
     with pytest.raises(BadInput, match="expected a device nobody"):
         main(file, serial=["nobody"])
+    with pytest.raises(BadInput, match="expected a folder that takes new files"):
+        main(file, serial=["nobody"], json=Path("/proc/nothing/report.json"))
     with pytest.raises(BadInput, match="expected at least 1 run"):
         main(file, runs=0)
     run = command("runtime.device", tmp_path / "golden.npz")

@@ -37,7 +37,7 @@ def call(bundle, tmp_path):
 
     def run(content: bytes, *options: object, target: str = "out") -> "subprocess.CompletedProcess[str]":
         (tmp_path / "model").write_bytes(content)
-        return runner(bundle, tmp_path / "model", tmp_path / "in", tmp_path / target, *(options or size))
+        return runner(bundle, tmp_path / "model", tmp_path / "in", f"{tmp_path}/{target}", *(options or size))
 
     return run
 
@@ -91,6 +91,11 @@ def test_runner_writes_the_whole_output_or_none(call, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model"]
     assert call(FILES["int8"].read_bytes()).returncode == 0
     assert (tmp_path / "out").stat().st_size == 16 * 24 * 3 * SCALE**2
+    longest = 4095  # bytes of a path that the kernel takes; no room for the temporary name
+    run = call(FILES["int8"].read_bytes(), target="out".rjust(longest - len(f"{tmp_path}/"), "/"))
+    assert run.returncode == 2
+    assert "expected a path of at most 4090 bytes for the output, found a longer one" in run.stderr
+    assert (tmp_path / "out").is_file()  # as it was
 
 
 def test_runner_is_built_once_and_again_when_it_is_not_whole(bundle, tmp_path):
@@ -106,6 +111,8 @@ def test_runner_is_built_once_and_again_when_it_is_not_whole(bundle, tmp_path):
     (tmp_path / "mine" / "photo.jpg").touch()
     with pytest.raises(BadInput, match="found other things"):
         bundle_of(bundle.abi, tmp_path / "mine")
+    with pytest.raises(BadInput, match="expected a folder that takes new files, found /proc"):
+        bundle_of(bundle.abi, "/proc/new")
     with pytest.raises(BadInput, match="expected an ABI out of"):
         bundle_of("riscv64")
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["mine", "new"]

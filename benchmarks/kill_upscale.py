@@ -125,13 +125,16 @@ def kill_at_random(photographs: Path, scratch: Path, model: Path, *, kills: int,
 
 
 def _life(command: list[str], seconds: float | None) -> bool:
-    """Runs a command for so long, then kills it and all that it has started; True where it ended before that."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    """Runs a command for so long, then kills it and all that it has started; True where it ended before that.
+
+    Waits until its standard output is closed, so until all that it has started has ended, too.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        process.wait(seconds)
+        process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         return False
     if process.returncode:
         raise BadInput(

@@ -56,6 +56,8 @@ def run_command(command: Callable[[], int | None], *, contained: bool = False) -
             code = _fail("expected room for the output, found a full disk: free some space and run again.", 2)
         elif error.errno == errno.EROFS:
             code = _fail(f"expected a path that can be written, found {error.filename!r}: {error.strerror}.", 2)
+        elif error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            code = _fail(f"expected a path that there can be, found {error.filename!r}: {error.strerror}.", 2)
         else:
             raise
     sys.exit(code)

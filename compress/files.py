@@ -11,6 +11,8 @@ from typing import Any
 
 from compress.errors import BadInput
 
+LONGEST_NAME = 255  # bytes, of most file systems
+
 
 @contextlib.contextmanager
 def written_atomically(path: str | Path) -> Iterator[Path]:
@@ -42,11 +44,22 @@ def _beside(path: Path) -> Path:
     """A new, empty file in the folder of `path`, which is made where it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
+        before, after = around_random(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=before, suffix=after)
     except FileNotFoundError as error:  # of folders like /proc
         raise BadInput(f"expected a folder that takes new files, found {path.parent}: give another one.") from error
     os.close(handle)
     return Path(name)
+
+
+def around_random(path: Path) -> tuple[str, str]:
+    """What stands before and behind the eight random letters in the names of unfinished files for `path`.
+
+    A name that would be too long with them is cut: what can be the name of a file can be written.
+    """
+    after = f".part{path.suffix}"
+    room = LONGEST_NAME - len(os.fsencode(f"..{'x' * 8}{after}"))
+    return f".{os.fsencode(path.name)[: max(room, 0)].decode(errors='ignore')}.", after
 
 
 def write_text(path: str | Path, text: str) -> None:

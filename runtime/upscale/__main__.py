@@ -8,6 +8,7 @@ upscaled is named, the rest goes on, and the command exits with 1.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -172,8 +173,9 @@ def _count(photographs: int) -> str:
 
 def _of_folder(arguments: list[str]) -> bool:
     """Whether they name a folder to upscale, whose photographs have processes that contain crashes as they are."""
+    others = ("--out", "--model")  # may be folders as well
     return any(
-        Path(one).is_dir() for before, one in zip(["", *arguments], arguments, strict=False) if before != "--out"
+        os.path.isdir(one) for before, one in zip(["", *arguments], arguments, strict=False) if before not in others
     )
 
 

@@ -11,6 +11,8 @@ from PIL import Image as Pillow
 from runtime.upscale.deep import deep_planes, is_deep
 
 Plane = NDArray[np.uint8]
+FEW_BITS = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey of 2 or 4 bits with, but not the grey that a PNG names as transparent."""
 SPACES = {2: b"GRAY", 3: b"RGB "}  # what an ICC profile must be for, by the dimensions of the pixels
 
 
@@ -41,6 +43,8 @@ def planes_of(picture: Pillow.Image, raw: str, again: Callable[[], Pillow.Image]
     if picture.mode in ("CMYK", "LAB"):
         converted, note = _to_srgb(picture)
         return Planes(np.asarray(converted), notes=[*notes, note], converted=True)
+    if raw in FEW_BITS and isinstance(picture.info.get("transparency"), int):
+        picture.info["transparency"] *= FEW_BITS[raw]
     if picture.mode in ("1", "L", "LA", "La"):
         if picture.has_transparency_data:
             return _split(picture.convert("LA"), notes)

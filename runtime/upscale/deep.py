@@ -6,6 +6,7 @@ such a file is decoded twice, the second time as if its numbers lay in the other
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ Plane = NDArray[np.uint8]
 Deep = tuple[Plane, Plane | None, str]
 OPPOSITE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 ROUNDED = "16 bits per channel rounded to 8"
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
+WHITE_IS_ZERO, UNSIGNED = 0, 1  # values of the last two
 
 
 def deep_planes(picture: Pillow.Image, raw: str, again: Callable[[], Pillow.Image]) -> Deep | None:
@@ -28,18 +31,26 @@ def deep_planes(picture: Pillow.Image, raw: str, again: Callable[[], Pillow.Imag
         again: opens the same file once more.
     """
     if picture.mode.startswith("I;16"):
-        return _grey(picture)
+        return _grey(picture, raw)
     if picture.mode in ("I", "F"):
         return _wide(picture)
     if not is_deep(raw):
+        if max(_tiff_tag(picture, BITS, (8,))) > 8:
+            raise ValueError("more than 8 bits per channel in a layout that Pillow decodes wrongly")
         return None
     if raw == "LA;16B":
         return _grey_with_alpha(again)
     if raw[:-4] not in ("RGB", "RGBA", "RGBX"):
         return None
     high, low = np.asarray(picture), np.asarray(_decoded(again, raw[:-4] + OPPOSITE[raw[-4:]]))
-    eight = rounded(high, low)
-    return (eight[..., :3], eight[..., 3] if raw.startswith("RGBA") else None, ROUNDED)
+    eight, alpha = rounded(high, low), None
+    transparent = picture.info.get("transparency")
+    if raw.startswith("RGBA"):
+        alpha = eight[..., 3]
+    elif isinstance(transparent, tuple):
+        colours = high.astype(np.uint16) << 8 | low
+        alpha = np.where((colours[..., :3] == transparent).all(axis=2), 0, 255).astype(np.uint8)
+    return eight[..., :3], alpha, ROUNDED
 
 
 def rounded(high: Plane, low: Plane) -> Plane:
@@ -78,8 +89,17 @@ def _decoded(again: Callable[[], Pillow.Image], raw: str) -> Pillow.Image:
     return picture
 
 
-def _grey(picture: Pillow.Image) -> Deep:
+def _tiff_tag(picture: Pillow.Image, tag: int, otherwise: Any) -> Any:
+    """What a TIFF says; `otherwise` where it says nothing, and for other files."""
+    return getattr(picture, "tag_v2", {}).get(tag, otherwise)
+
+
+def _grey(picture: Pillow.Image, raw: str) -> Deep:
     grey = np.asarray(picture).astype(np.uint16)
+    if raw == "I;12":  # Pillow leaves these 12 bits below
+        grey = grey << 4 | grey >> 8
+    if _tiff_tag(picture, PHOTOMETRIC, None) == WHITE_IS_ZERO:  # Pillow minds this up to 8 bits only
+        grey = 65535 - grey
     transparent = picture.info.get("transparency")
     alpha = np.where(grey == transparent, 0, 255).astype(np.uint8) if isinstance(transparent, int) else None
     return rounded((grey >> 8).astype(np.uint8), (grey & 255).astype(np.uint8)), alpha, ROUNDED
@@ -93,7 +113,10 @@ def _grey_with_alpha(again: Callable[[], Pillow.Image]) -> Deep:
 
 def _wide(picture: Pillow.Image) -> Deep:
     """32-bit integers and floats, whose white no file states: the first usual one that holds all values."""
-    grey = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0.0, neginf=0.0)
+    values = np.asarray(picture)
+    if picture.mode == "I" and _tiff_tag(picture, SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
+        values = values.view(np.uint32)  # which Pillow takes for signed
+    grey = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     whites = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
     top = float(grey.max(initial=0.0))
     white = next((white for white in whites if top <= white), top)

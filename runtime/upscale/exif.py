@@ -18,7 +18,9 @@ LARGEST = 65_000  # bytes: a JPEG has room for 65,533
 
 
 def orientation_of(picture: Pillow.Image) -> int:
-    """How the stored picture lies, 1 to 8 as EXIF counts; 1, upright, where nothing readable says so."""
+    """How the decoded picture lies, 1 to 8 as EXIF counts; 1, upright, where nothing readable says so."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns these itself when it decodes them
     try:
         found = int(picture.getexif().get(Base.Orientation, 1))
     except Exception:  # damaged EXIF raises anything
@@ -56,12 +58,17 @@ def kept_exif(picture: Pillow.Image) -> tuple[bytes | None, list[str]]:
                 if inside:
                     kept[tag] = inside
             elif tag in found:
-                kept[tag] = found[tag]
+                kept[tag] = _unchanged(found[tag])
         if Base.Orientation in found:
             kept[Base.Orientation] = 1
         return _fitting(kept) if len(kept) else (None, [])
     except Exception as error:  # damaged EXIF raises anything
         return None, [f"EXIF that cannot be read left out ({first_line(error)})"]
+
+
+def _unchanged(value: object) -> object:
+    """A value that Pillow writes as it was: it reads text as Latin-1, whatever that is, and would write it as ASCII."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
 
 
 def _fitting(exif: Pillow.Exif) -> tuple[bytes | None, list[str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from compress.errors import BadInput
-from compress.files import sha256
+from compress.files import check_writable, sha256
 from runtime.upscale.bar import Bar
 from runtime.upscale.crew import Crew, Failed, Finished, Job, Opening, Ready, Step
 from runtime.upscale.enlarge import Enlarged, Settings
-from runtime.upscale.journal import Journal, Seen, alone_in
-from runtime.upscale.photograph import photograph_size
+from runtime.upscale.journal import NAME, Journal, Seen, alone_in
+from runtime.upscale.photograph import pixels_of
 from runtime.upscale.tree import Tree, photographs_below, result_names, sweep, sweep_one
 
-MADE = 1  # rises with every change of ours after which finished results would come out otherwise
+MADE = 2  # rises with every change of ours after which finished results would come out otherwise
 
 
 @dataclass
@@ -73,14 +74,14 @@ def upscale_folder(
         _check_apart(folder, out)
     tree = photographs_below(folder, out)
     if not tree.photographs:
-        raise BadInput(f"expected photographs, found none below {folder}: check the path.")
+        raise BadInput(next(iter(tree.closed), f"expected photographs, found none below {folder}: check the path."))
     with Crew(opening, settings, jobs) as crew:
         ready = crew.open()
         if not out:
             out = folder.resolve().with_name(f"{folder.resolve().name}_{settings.target.label(ready.scale)}")
             _check_apart(folder, out)
-        out.mkdir(parents=True, exist_ok=True)
-        report = FolderReport(out, tree, failed=list(tree.closed))
+        check_writable(out / NAME)
+        report = FolderReport(out, tree)
         with alone_in(out):
             sweep(out)
             run = _Run(folder, report, result_names(tree.photographs, suffix_of), _made_by(opening, ready, settings))
@@ -107,6 +108,8 @@ class _Run:
     def go(self, crew: Crew, max_megapixels: float) -> None:
         """Looks at every photograph, then does what is to be done."""
         with Bar("look", len(self._names)) as bar:
+            for sentence in self._report.tree.closed:
+                self._fail(sentence, bar)
             for done, photo in enumerate(self._names):
                 bar.show(done)
                 job = Job(self._folder / photo, self._report.out / self._names[photo])
@@ -131,13 +134,13 @@ class _Run:
         if self._journal.is_done(*self._entry(job), job.photo, self._made_by):
             self._report.skipped += 1
             return
-        height, width = photograph_size(job.photo, max_megapixels=max_megapixels)
+        pixels = pixels_of(job.photo, max_megapixels=max_megapixels)
         if not self._journal.may_write(self._entry(job)[0]):
             raise BadInput(
                 f"expected room for the result of {job.photo}, found {job.out}, which is not this command's or was changed "
                 "since: move it, or choose another --out."
             )
-        self._pixels[job] = height * width
+        self._pixels[job] = pixels
 
     def _work(self, crew: Crew, bar: Bar) -> None:
         ended, count, moving = 0, 0, {}
@@ -161,6 +164,7 @@ class _Run:
         read = self._read.pop(event.job)
         if isinstance(event, Failed):
             sweep_one(event.job.out)
+            self._journal.give_up(self._entry(event.job)[0])
             self._fail(event.sentence, bar)
             return
         if read is not None:
@@ -181,7 +185,7 @@ def _check_apart(folder: Path, out: Path) -> None:
     """Raises BadInput where results could land among the photographs."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"expected a folder for the results of a folder, found a file at {out}: choose another --out.")
-    inside, results = folder.resolve(), out.resolve()
+    inside, results = (Path(os.path.realpath(path)) for path in (folder, out))  # resolve() fails on links in a circle
     if (out.exists() and out.samefile(folder)) or results in (inside, *inside.parents):
         raise BadInput(
             f"expected a folder for the results apart from the photographs, found that {out} holds {folder}: choose another "

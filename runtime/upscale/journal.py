@@ -1,14 +1,14 @@
 """Which results of a folder are finished, made from what and how: a file of JSON lines among them. Needs no torch.
 
-A line is added before a result is begun and after it is finished, so a kill at any moment loses at most the photographs
-in work. A file that the journal does not know is somebody else's and never replaced.
+A line is added before a result is begun and after it is finished or given up, so a kill at any moment loses at most the
+photographs in work. A file that the journal does not know is somebody else's and never replaced.
 """
 
 import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from compress.errors import BadInput
@@ -48,6 +48,7 @@ class Entry:
         made_by: what the result depends on beside the photograph, as a hash.
         read: the photograph; None while the result is only begun.
         written: the result; None while it is only begun.
+        dropped: nothing came of it: as if the journal did not know it.
     """
 
     out: str
@@ -55,6 +56,7 @@ class Entry:
     made_by: str
     read: Seen | None = None
     written: Seen | None = None
+    dropped: bool = False
 
 
 class Journal:
@@ -62,7 +64,9 @@ class Journal:
 
     def __init__(self, folder: Path):
         self._folder, self._path = folder, folder / NAME
-        self._entries = {entry.out: entry for entry in _read(self._path)}
+        known = {entry.out: entry for entry in _read(self._path)}
+        self._entries = {out: entry for out, entry in known.items() if not entry.dropped}
+        self._before: dict[str, Entry | None] = {}  # of results in work
         write_text(self._path, "".join(_line(entry) for entry in self._entries.values()))
 
     def is_done(self, out: str, photo: str, source: Path, made_by: str) -> bool:
@@ -82,14 +86,25 @@ class Journal:
 
     def begin(self, out: str, photo: str, made_by: str) -> None:
         """To be called before a result may appear."""
+        self._before[out] = self._entries.get(out)
         self._add(Entry(out, photo, made_by))
+
+    def give_up(self, out: str) -> None:
+        """To be called where nothing came of a result that was begun: what is put there by hand later is not ours."""
+        before, path = self._before.pop(out), self._folder / out
+        if before and before.written and before.written.still(path):
+            self._add(before)
+        elif not os.path.lexists(path):
+            self._add(replace(self._entries.pop(out), dropped=True))
 
     def finish(self, out: str, photo: str, made_by: str, read: Seen) -> None:
         """To be called when the result lies in its place; `read` is the photograph as it was before it was read."""
         self._add(Entry(out, photo, made_by, read, Seen.of(self._folder / out)))
+        del self._before[out]
 
     def _add(self, entry: Entry) -> None:
-        self._entries[entry.out] = entry
+        if not entry.dropped:
+            self._entries[entry.out] = entry
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
             file.flush()

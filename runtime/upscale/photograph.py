@@ -84,13 +84,12 @@ def read_photograph(path: str | Path, *, max_megapixels: float = MAX_MEGAPIXELS)
     return Photograph(rgb=rgb, alpha=alpha, grey=planes.colours.ndim == 2, icc=icc, exif=exif, notes=tuple(notes))
 
 
-def photograph_size(path: str | Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
-    """(height, width) upright, from the file's header. Raises BadInput for what the header tells; `read_photograph`."""
+def pixels_of(path: str | Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
+    """How many pixels a photograph has, without decoding it. Raises BadInput for what its header tells; `read_photograph`."""
     path = Path(path)
     with _opened(path, max_megapixels) as picture:
         check_still(picture, path)
-        width, height = picture.size
-        return (width, height) if orientation_of(picture) >= 5 else (height, width)
+        return picture.width * picture.height
 
 
 def check_still(picture: Pillow.Image, path: Path) -> list[str]:
@@ -146,6 +145,11 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Pillow.Image]:
             yield picture
     except BadInput:
         raise
+    except MemoryError as error:
+        raise BadInput(
+            f"expected a photograph that fits into memory, found that {path} needs more than there is: use fewer --jobs, or a "
+            "smaller one."
+        ) from error
     except UnidentifiedImageError as error:
         raise BadInput(
             f"expected a photograph, found an unreadable file at {path} (no known kind of picture): save it as PNG or JPEG."
@@ -170,6 +174,9 @@ def _again(path: Path) -> Pillow.Image:
     known = [name for name in (*FORMATS, *filter(None, [WITHOUT_MARK.get(path.suffix.lower())])) if name in Pillow.OPEN]
     limit, Pillow.MAX_IMAGE_PIXELS = Pillow.MAX_IMAGE_PIXELS, None
     try:
-        return Pillow.open(path, formats=known)
+        picture = Pillow.open(path, formats=known)
+        if picture.format == "TIFF":
+            picture.filename = ""  # else Pillow maps some into memory, and minds too late that they lie on their side
+        return picture
     finally:
         Pillow.MAX_IMAGE_PIXELS = limit

@@ -1,5 +1,6 @@
 """One photograph, from file to file."""
 
+import os
 from pathlib import Path
 
 from compress.errors import BadInput
@@ -59,5 +60,7 @@ def check_out(out: Path, inputs: tuple[Path, ...]) -> None:
     if out.suffix.lower() not in SUFFIXES:
         raise BadInput(f"expected an output out of {', '.join(SUFFIXES)}, found {out.name}: rename it.")
     for taken in inputs:
-        if out.resolve() == taken.resolve() or (out.exists() and taken.exists() and out.samefile(taken)):
+        if os.path.realpath(out) == os.path.realpath(taken) or (
+            out.exists() and taken.exists() and out.samefile(taken)
+        ):
             raise BadInput(f"expected an output beside its inputs, found that {out} would overwrite one: rename it.")

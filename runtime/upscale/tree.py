@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compress.files import around_random
 from runtime.upscale.photograph import SUFFIXES
 
-PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part\.\w+", re.DOTALL)  # as `compress.files.written_atomically` names them
+RANDOM = "[a-z0-9_]{8}"
+PART = re.compile(rf"\..+\.{RANDOM}\.part\.\w+", re.DOTALL)  # as `compress.files.written_atomically` names them
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Tree:
     Attributes:
         photographs: paths relative to the folder, sorted.
         others, hidden, links: how many other files, hidden files and folders, and links to folders were passed over.
-        closed: folders that could not be read, each as a sentence.
+        closed: folders, and files in them, that could not be looked at, each as a sentence.
     """
 
     photographs: list[Path] = field(default_factory=list)
@@ -47,24 +49,30 @@ def photographs_below(folder: Path, without: Path | None) -> Tree:
     tree = Tree()
 
     def closed(error: OSError) -> None:
-        tree.closed.append(f"expected a folder that can be read, found {error.filename}: {error.strerror}.")
+        tree.closed.append(f"expected a path that can be read, found {error.filename}: {error.strerror}.")
 
-    left_out = without.resolve() if without else None
+    left_out = os.path.realpath(without) if without else None
     for root, folders, files in os.walk(folder, onerror=closed):
         here = Path(root)
-        inside = []
-        for name in sorted(folders):
-            if name.startswith("."):
-                tree.hidden += 1
-            elif (here / name).is_symlink():
-                tree.links += 1
-            elif (here / name).resolve() != left_out:
-                inside.append(name)
-        folders[:] = inside
+        folders[:] = [name for name in sorted(folders) if _goes_into(tree, here / name, left_out)]
         for name in sorted(files):
-            _take(tree, folder, here / name)
+            try:
+                _take(tree, folder, here / name)
+            except OSError as error:  # a folder that may be listed, but not entered; a path that is too long
+                closed(error)
     tree.photographs.sort()
     return tree
+
+
+def _goes_into(tree: Tree, below: Path, left_out: str | None) -> bool:
+    """Whether the walk does; counts a folder that is passed over."""
+    if below.name.startswith("."):
+        tree.hidden += 1
+        return False
+    if os.path.islink(below):
+        tree.links += 1
+        return False
+    return os.path.realpath(below) != left_out
 
 
 def _take(tree: Tree, folder: Path, file: Path) -> None:
@@ -119,7 +127,8 @@ def sweep(folder: Path) -> None:
 
 def sweep_one(out: Path) -> None:
     """Removes the unfinished files that a killed run left of one result."""
+    before, after = map(re.escape, around_random(out))
     if out.parent.is_dir():
         for entry in os.scandir(out.parent):
-            if PART.fullmatch(entry.name) and entry.name.startswith(f".{out.name}."):
+            if re.fullmatch(f"{before}{RANDOM}{after}", entry.name):
                 Path(entry.path).unlink(missing_ok=True)

@@ -150,6 +150,47 @@ def test_nothing_of_the_user_is_overwritten(photos, upscale, tmp_path):
     assert files(photos) == after
 
 
+def test_what_cannot_be_reached_is_named(photos, upscale):
+    """A folder and a file whose paths are longer than the system takes."""
+    name, path, handle = "d" * 200, str(photos), os.open(photos, os.O_RDONLY)
+    while len(path) + 1 + len(name) < os.pathconf("/", "PC_PATH_MAX"):
+        os.mkdir(name, dir_fd=handle)
+        path, above, handle = f"{path}/{name}", handle, os.open(name, os.O_RDONLY, dir_fd=handle)
+        os.close(above)
+    os.mkdir(name, dir_fd=handle)
+    os.close(os.open(f"{name}.png", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+    os.close(handle)
+    run = upscale()
+    assert run.returncode == 1
+    assert run.stderr.count("error: expected a path that can be read, found") == 2, run.stderr
+    assert "2 could not be upscaled" in run.stderr
+    assert "wrote 3 photographs" in run.stdout
+
+
+def test_what_was_put_in_the_place_of_a_failure_stays(photos, upscale, tmp_path):
+    whole = save(photos / "cut.png", Image.effect_noise((60, 60), 90)).read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert upscale("--out", tmp_path / "out").returncode == 1
+    (tmp_path / "out" / "cut.png").write_text("mine")
+    (photos / "cut.png").write_bytes(whole)
+    run = upscale("--out", tmp_path / "out")
+    assert run.returncode == 1
+    assert "not this command's" in run.stderr
+    assert (tmp_path / "out" / "cut.png").read_text() == "mine"
+
+
+def test_places_that_cannot_be(photos, upscale, tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    for place in (
+        tmp_path / "circle",
+        tmp_path / ("x" * 300),
+        "/proc/none" if Path("/proc/self").exists() else "/dev/null/x",
+    ):
+        run = upscale("--out", place)
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+        assert "expected a" in run.stderr
+
+
 def test_results_of_one_name(photos, upscale, tmp_path):
     save(photos / "a.jpg", COLOURS.rotate(180))
     assert upscale("--out", tmp_path / "out", "--format", "png").returncode == 0
@@ -185,8 +226,8 @@ def test_needs_only_numpy_pillow_and_the_engine(photos, upscale, tmp_path):
 
 
 def _started(photos: Path, out: Path, jobs: int = 1) -> "subprocess.Popen[str]":
-    """A run that has begun to write slow.png."""
-    save(photos / "slow.png", Image.effect_noise((1200, 900), 90))
+    """A run that has begun to write slow.png, which takes it seconds longer than any test needs to end it."""
+    save(photos / "slow.png", Image.linear_gradient("L").resize((6000, 4000)), compress_level=1)
     command = [sys.executable, "-m", "runtime.upscale", str(photos), "--model", str(MODEL), "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--jobs", str(jobs)],
@@ -205,6 +246,13 @@ def _wait(until: Callable[[], object], what: str) -> None:
     while not until():
         assert time.monotonic() < end, f"waited too long until {what}"
         time.sleep(0.01)
+
+
+def _ended(process: int) -> bool:
+    """Also where nobody has asked yet how it ended."""
+    command = ["ps", "-o", "stat=", "-p", str(process)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return not state or state.startswith("Z")
 
 
 def _workers(parent: int) -> list[int]:
@@ -239,7 +287,7 @@ def test_processes_end_with_the_first_one(photos, tmp_path, ending):
     assert len(workers) == 2
     os.kill(process.pid, ending)
     _, error = process.communicate(timeout=60)
-    _wait(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "all processes have ended")
+    _wait(lambda: all(map(_ended, workers)), "all processes have ended")
     if ending == signal.SIGINT:
         assert process.returncode == 130
         assert error.splitlines()[-1].startswith("error: interrupted")

@@ -1,19 +1,24 @@
 """Photographs of every kind, as files: what is read of them, and sentences for what is none."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import IFDRational
 
 from compress.errors import BadInput
-from runtime.upscale.photograph import photograph_size, read_photograph
+from runtime.upscale.exif import upright
+from runtime.upscale.photograph import pixels_of, read_photograph
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 21, 34
+ROOT = Path(__file__).resolve().parents[2]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -21,24 +26,55 @@ def noise(*channels: int, dtype: type = np.uint8) -> np.ndarray:
     return RNG.integers(0, np.iinfo(dtype).max, (HEIGHT, WIDTH, *channels), dtype=dtype, endpoint=True)
 
 
-def png(pixels: np.ndarray, colour_type: int) -> bytes:
-    """A PNG of 16 bits per channel, which Pillow does not write for colours."""
+def png(rows: list[bytes], bits: int, colour_type: int, transparent: tuple[int, ...] = ()) -> bytes:
+    """A PNG of any depth, few of which Pillow writes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, colour_type, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, colour_type, 0, 0, 0))
+    if transparent:
+        header += chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    content = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-def tiff(pixels: np.ndarray, order: str) -> bytes:
-    """An uncompressed TIFF of 16-bit RGB in a byte order, '<' or '>'."""
+def deep_rows(pixels: np.ndarray) -> list[bytes]:
+    """Those of a PNG of 16 bits per channel."""
+    return [row.astype(">u2").tobytes() for row in pixels]
+
+
+def packed_rows(values: np.ndarray, bits: int) -> list[bytes]:
+    """Grey of few bits, one pixel behind the other, each row filled up to a byte."""
+    planes = values[..., None] >> np.arange(bits)[::-1] & 1
+    return [np.packbits(row.astype(np.uint8)).tobytes() for row in planes]
+
+
+def tiff(
+    body: bytes,
+    order: str = "<",
+    *,
+    bits: int = 16,
+    channels: int = 3,
+    white: int = 2,
+    orientation: int = 1,
+    planar: int = 1,
+) -> bytes:
+    """An uncompressed TIFF in a byte order, '<' or '>', of one strip or one for every plane."""
+    plane = len(body) // channels if planar == 2 else len(body)
+    strips = len(body) // plane
+    body += b"\0" * (len(body) % 2)
+    offsets, lengths = [8 + k * plane for k in range(strips)], [plane] * strips
+    tables = [struct.pack(f"{order}{channels}H", *[bits] * channels)]
+    tables += [struct.pack(f"{order}{strips}I", *numbers) for numbers in (offsets, lengths)]
+    bits_at, offsets_at, lengths_at = (8 + len(body) + sum(map(len, tables[:k])) for k in range(3))
+    body += b"".join(tables)
     entries = [
-        (256, 4, 1, WIDTH), (257, 4, 1, HEIGHT), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
-        (277, 3, 1, 3), (278, 4, 1, HEIGHT), (279, 4, 1, pixels.size * 2),
+        (256, 4, 1, WIDTH), (257, 4, 1, HEIGHT), (258, 3, channels, bits_at if channels > 2 else bits), (259, 3, 1, 1),
+        (262, 3, 1, white), (273, 4, strips, offsets_at if strips > 1 else 8), (274, 3, 1, orientation),
+        (277, 3, 1, channels), (278, 4, 1, HEIGHT), (279, 4, strips, lengths_at if strips > 1 else plane),
+        (284, 3, 1, planar),
     ]  # fmt: skip
-    body = struct.pack(f"{order}3H", 16, 16, 16) + pixels.astype(f"{order}u2").tobytes()
     start = 8 + len(body)
     directory = struct.pack(f"{order}H", len(entries))
     for tag, kind, count, value in entries:
@@ -68,7 +104,7 @@ def test_16_bit_png_is_rounded(tmp_path, colour_type):
     """v / 257 rounded, on every channel; cutting the low byte off would be half a level too dark."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
     pixels = noise(channels, dtype=np.uint16)
-    (tmp_path / "deep.png").write_bytes(png(pixels, colour_type))
+    (tmp_path / "deep.png").write_bytes(png(deep_rows(pixels), 16, colour_type))
     found = read_photograph(tmp_path / "deep.png")
     expected = np.rint(pixels / 257).astype(np.uint8)
     assert np.array_equal(found.rgb, np.broadcast_to(expected[..., : 3 if channels > 2 else 1], found.rgb.shape))
@@ -84,11 +120,64 @@ def test_16_bit_tiff_is_rounded(tmp_path, order, compressed):
     pixels = noise(3, dtype=np.uint16)
     path = tmp_path / "deep.tif"
     if compressed:
-        tifffile = pytest.importorskip("tifffile", reason="writes the compressed file of this test")
         tifffile.imwrite(path, pixels, compression="zlib", byteorder=order, photometric="rgb")
     else:
-        path.write_bytes(tiff(pixels, order))
+        path.write_bytes(tiff(pixels.astype(f"{order}u2").tobytes(), order))
     assert np.array_equal(read_photograph(path).rgb, np.rint(pixels / 257))
+
+
+def test_16_bit_planes_are_refused(tmp_path):
+    """Pillow makes garbage of them."""
+    planes = noise(3, dtype=np.uint16).transpose(2, 0, 1).astype("<u2").tobytes()
+    (tmp_path / "planes.tif").write_bytes(tiff(planes, planar=2))
+    with pytest.raises(BadInput, match="layout that Pillow decodes wrongly"):
+        read_photograph(tmp_path / "planes.tif")
+
+
+@pytest.mark.parametrize(("bits", "white"), [(16, 1), (16, 0), (12, 1), (8, 0)])
+def test_grey_tiffs_from_black_to_white_and_from_white_to_black(tmp_path, bits, white):
+    pixels = noise(dtype=np.uint16) >> (16 - bits)
+    body = pixels.astype(f"<u{bits // 8}").tobytes() if bits != 12 else b"".join(packed_rows(pixels, bits))
+    (tmp_path / "grey.tif").write_bytes(tiff(body, bits=bits, channels=1, white=white))
+    share = pixels / (2**bits - 1)
+    expected = 255 * (share if white else 1 - share)
+    assert np.abs(read_photograph(tmp_path / "grey.tif").rgb[..., 0] - expected).max() <= 0.54  # 12 bits: by way of 16
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (16, 1), (8, 3), (16, 3)])
+def test_every_orientation_of_a_tiff(tmp_path, bits, channels, orientation):
+    """Pillow turns these itself, but not those that it maps into memory."""
+    pixels = noise(channels, dtype=np.uint8 if bits == 8 else np.uint16)
+    body = pixels.astype(f"<u{bits // 8}").tobytes()
+    options = {"bits": bits, "channels": channels, "white": 2 if channels == 3 else 1}
+    (tmp_path / "turned.tif").write_bytes(tiff(body, orientation=orientation, **options))
+    found = read_photograph(tmp_path / "turned.tif")
+    expected = np.rint(pixels / (257 if bits == 16 else 1)).astype(np.uint8)
+    assert np.array_equal(found.rgb, upright(np.broadcast_to(expected, (HEIGHT, WIDTH, 3)), orientation))
+    assert found.exif is not None
+    assert _exif(found.exif)[ExifTags.Base.Orientation] == 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_of_any_depth(tmp_path, bits):
+    pixels = RNG.integers(0, 2**bits, (HEIGHT, WIDTH)).astype(np.uint16)
+    pixels[:5] = clear = 2**bits - 1
+    (tmp_path / "grey.png").write_bytes(png(packed_rows(pixels, bits), bits, 0, (clear,)))
+    found = read_photograph(tmp_path / "grey.png")
+    assert found.alpha is not None
+    assert np.array_equal(found.alpha, np.where(pixels == clear, 0, 255))
+    assert np.array_equal(found.rgb[..., 0], np.rint(pixels * (255 / (2**bits - 1))))
+
+
+def test_a_transparent_colour_of_16_bits(tmp_path):
+    """To the last bit."""
+    pixels, clear = noise(3, dtype=np.uint16), (1000, 2000, 3000)
+    pixels[:5], pixels[5:9] = clear, (1000, 2000, 3001)
+    (tmp_path / "colour.png").write_bytes(png(deep_rows(pixels), 16, 2, clear))
+    found = read_photograph(tmp_path / "colour.png")
+    assert found.alpha is not None
+    assert np.array_equal(found.alpha, np.where((pixels == clear).all(axis=2), 0, 255))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +198,14 @@ def test_wide_grey_is_scaled_to_its_white(tmp_path, pixels, expected):
     assert found.rgb.max() == 255
     assert np.abs(found.rgb[..., 0] - np.clip(pixels / expected, 0, 1) * 255).max() <= 0.501
     assert "white" in found.notes[0]
+
+
+def test_integers_beyond_the_signed_ones(tmp_path):
+    pixels = noise(dtype=np.uint32)
+    pixels[0, 0] = 2**32 - 1
+    tifffile.imwrite(tmp_path / "wide.tif", pixels)
+    found = read_photograph(tmp_path / "wide.tif")
+    assert np.array_equal(found.rgb[..., 0], np.rint(pixels * (255 / (2**32 - 1))))
 
 
 def test_nan_is_black(tmp_path):
@@ -179,7 +276,7 @@ def test_every_orientation(tmp_path, orientation):
         expected = np.asarray(ImageOps.exif_transpose(picture))
     found = read_photograph(path)
     assert np.array_equal(found.rgb, expected)
-    assert photograph_size(path) == found.size
+    assert pixels_of(path) == HEIGHT * WIDTH
     assert found.exif is not None
     assert _exif(found.exif)[ExifTags.Base.Orientation] == 1
 
@@ -219,6 +316,18 @@ def test_exif_keeps_what_speaks_of_the_picture(tmp_path):
         assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == (52.0, 30.0, 0.0)
         assert ExifTags.Base.Compression not in kept
         assert ExifTags.Base.StripOffsets not in kept
+
+
+def test_text_of_any_letters_is_kept(tmp_path):
+    """EXIF says ASCII, and writers put UTF-8 there."""
+    name = "Jürgen 写".encode()
+    block = (
+        b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", ExifTags.Base.Artist, 2, len(name) + 1, 26) + bytes(4) + name
+    )
+    Image.fromarray(noise(3)).save(tmp_path / "photo.jpg", exif=b"Exif\0\0" + block + b"\0")
+    found = read_photograph(tmp_path / "photo.jpg").exif
+    assert found is not None
+    assert name + b"\0" in found
 
 
 def test_damaged_exif_costs_no_photograph(tmp_path):
@@ -277,6 +386,21 @@ def test_refuses_what_is_no_photograph(tmp_path, kind, sentence):
         read_photograph(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and limits the memory of a process")
+def test_too_little_memory_is_told_from_a_damaged_file(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("L", (10_000, 10_000)).save(path, compress_level=1)
+    script = (
+        "import resource, sys\nfrom compress.errors import BadInput\nfrom runtime.upscale.photograph import read_photograph\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000,) * 2)\n"
+        "try:\n    read_photograph(sys.argv[1])\nexcept BadInput as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"found that {path} needs more than there is" in found.stdout, found.stderr
 
 
 def test_large_photographs_on_request(tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from compress.errors import BadInput
+from compress.files import around_random, write_text
 from runtime.upscale.journal import Journal, Seen, alone_in
-from runtime.upscale.tree import photographs_below, result_names, sweep
+from runtime.upscale.tree import photographs_below, result_names, sweep, sweep_one
 
 
 def touch(path: Path) -> Path:
@@ -53,6 +54,19 @@ def test_only_unfinished_files_are_swept(tmp_path):
     assert not any(path.exists() for path in gone)
 
 
+@pytest.mark.parametrize("name", ["a.png", f"{'b' * 251}.png", f"{'写' * 83}.png"])
+def test_what_is_left_of_one_result_is_swept_alone(tmp_path, name):
+    """Not that of a.png.png, which another process may have in work."""
+    before, after = around_random(tmp_path / name)
+    left = touch(tmp_path / f"{before}x7_ab3cd{after}")
+    other = touch(tmp_path / ".a.png.png.x7_ab3cd.part.png")
+    sweep_one(tmp_path / name)
+    assert not left.exists()
+    assert other.exists()
+    write_text(tmp_path / name, "whole")
+    assert (tmp_path / name).read_text() == "whole"
+
+
 @pytest.fixture
 def done(tmp_path):
     """A photograph, its finished result, and the folder of results."""
@@ -92,6 +106,23 @@ def test_journal_tells_what_changed(done, change):
     assert journal.may_write("somebody.png")
     touch(out / "somebody.png")
     assert not journal.may_write("somebody.png")
+
+
+def test_what_is_put_where_nothing_came_of_a_result_is_not_ours(done):
+    photo, out = done
+    journal = Journal(out)
+    journal.begin("a.png", "a.png", "that way")
+    journal.begin("b.png", "b.png", "this way")
+    for name in ("a.png", "b.png"):
+        journal.give_up(name)
+    for known in (journal, Journal(out)):
+        assert known.is_done("a.png", "a.png", photo, "this way")
+        assert known.may_write("b.png")
+    touch(out / "b.png")
+    (out / "a.png").write_text("changed by hand")
+    for known in (journal, Journal(out)):
+        assert not known.may_write("b.png")
+        assert not known.may_write("a.png")
 
 
 def test_one_run_in_a_folder(tmp_path):

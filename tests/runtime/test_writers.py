@@ -25,7 +25,7 @@ from runtime.upscale.writers.base import CHANNELS
 
 SUFFIX = {"png": ".png", "tiff": ".tif", "webp": ".webp", "jpeg": ".jpg"}
 LOSSLESS = [(kind, mode) for kind in ("png", "tiff", "webp") for mode in CHANNELS]
-MAKE, ORIENTATION, EXPOSURE, LATITUDE = 0x010F, 0x0112, 0x829A, 2
+MAKE, ORIENTATION, ARTIST, RATING, TITLE, EXPOSURE, LATITUDE = 0x010F, 0x0112, 0x013B, 0x4746, 0x9C9B, 0x829A, 2
 
 
 def picture(mode: str, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -56,6 +56,7 @@ def read(path: Path, mode: str) -> NDArray[np.uint8]:
 def exif() -> bytes:
     found = Pillow.Exif()
     found[MAKE], found[ORIENTATION] = "Maker of cameras", 1
+    found[ARTIST], found[RATING], found[TITLE] = "写".encode(), 4, "写".encode("utf-16-le") + bytes(2)
     found.get_ifd(ExifTags.IFD.Exif)[EXPOSURE] = IFDRational(1, 250)
     found.get_ifd(ExifTags.IFD.GPSInfo)[LATITUDE] = (48.0, 8.0, 15.5)
     return found.tobytes()
@@ -126,6 +127,8 @@ def test_profile_and_exif_are_kept(tmp_path, exif, kind):
             assert found.info["icc_profile"] == icc
             tags = found.getexif()
             assert tags[MAKE] == "Maker of cameras"
+            assert tags[ARTIST].encode("latin-1").decode() == "写"
+            assert (tags[RATING], tags[TITLE].decode("utf-16-le")) == (4, "写\0")
             assert tags.get_ifd(ExifTags.IFD.Exif)[EXPOSURE] == pytest.approx(1 / 250)
             assert tags.get_ifd(ExifTags.IFD.GPSInfo)[LATITUDE] == (48.0, 8.0, 15.5)
             found.load()

@@ -47,7 +47,8 @@ def open_writer(
         format: 'png', 'jpeg', 'tiff' or 'webp'; None is what the suffix says.
         quality: 1 to 100; of JPEG (None is 95) and of WebP (None loses nothing).
         icc: colour profile; for `mode`'s kind of colours.
-        exif: EXIF block. A TIFF keeps its text, the camera's settings and the place; see `runtime.upscale.writers.tiff`.
+        exif: EXIF block. A TIFF keeps its text, the rating, the camera's settings and the place; see
+            `runtime.upscale.writers.tiff`.
 
     Raises:
         BadInput: an unknown suffix or format, a size or alpha that the format cannot hold, EXIF that is too long for it.

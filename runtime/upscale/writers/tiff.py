@@ -1,6 +1,6 @@
 """TIFF 6.0, strip by strip: deflate over differences of neighbours; BigTIFF where 4 GiB might not do.
 
-Of the EXIF its text (camera, date, author), the camera's settings and the place are kept, not a thumbnail.
+Of the EXIF its text (camera, date, author), the rating, the camera's settings and the place are kept, not a thumbnail.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from runtime.upscale.writers.deflate import deflated
 
 STRIP = 1 << 18  # bytes of rows in a strip
 CLASSIC = 2**32 - 2**24  # bytes that classic TIFF's 32-bit offsets surely reach, directories included
-ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 FORMATS = {SHORT: "H", LONG: "I", LONG8: "Q"}
 TEXTS = (
     0x010E,
@@ -27,8 +27,11 @@ TEXTS = (
     0x0131,
     0x0132,
     0x013B,
+    0x013C,
     0x8298,
-)  # description, make, model, software, date, artist, copyright
+)  # description, make, model, software, date, artist, computer, copyright
+RATINGS = (0x4746, 0x4749)  # in stars, in percent
+WINDOWS_TEXTS = range(0x9C9B, 0x9CA0)  # title, comment, author, keywords and subject in UTF-16, as bytes
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 INTEROPERABILITY = 0xA005  # a directory inside of one; says that the file is a camera's own JPEG
 GREY, RGB = 1, 2
@@ -94,8 +97,12 @@ class TiffWriter(Writer):
             entries.append((34675, UNDEFINED, picture.icc, len(picture.icc)))
         texts = {tag: self._exif[tag] for tag in TEXTS if isinstance(self._exif.get(tag), str)}
         for tag, text in texts.items():
-            content = text.encode("utf-8", "replace") + b"\0"
+            content = text.encode("latin-1", "replace") + b"\0"  # as Pillow reads text, whatever its bytes mean
             entries.append((tag, ASCII, content, len(content)))
+        entries += [_numbers(tag, SHORT, rating) for tag in RATINGS if _is_rating(rating := self._exif.get(tag))]
+        for tag in WINDOWS_TEXTS:
+            if isinstance(content := self._exif.get(tag), bytes) and content:
+                entries.append((tag, BYTE, content, len(content)))
         for tag in DIRECTORIES:
             if values := self._exif.get_ifd(tag):
                 entries.append(_numbers(tag, place, self._append_directory(tag, values)))
@@ -127,6 +134,10 @@ class TiffWriter(Writer):
             self.file.write(directory.tobytes(where))
         _align(self.file)
         return where
+
+
+def _is_rating(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= 100
 
 
 def _numbers(tag: int, kind: int, *values: int) -> Entry:

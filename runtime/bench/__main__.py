@@ -19,6 +19,7 @@ from runtime.bench.measure import Measurement, measure, plain
 from runtime.bench.profile import PROFILERS, Operator
 from runtime.engines.base import Image, check_threads
 from runtime.latency import RUNS
+from runtime.names import told_apart
 from runtime.selection import Choice, choose
 
 LARGEST_SIDE = 8192
@@ -54,6 +55,8 @@ def main(
     """
     _check(height, width, threads, runs)
     files.check_writable(json)
+    if against and all(path == against for path in paths):
+        raise BadInput(f"expected --against to name another file, found {against} itself: leave it out.")
     choices = choose([*paths, *([against] if against else [])], engines)
     lr = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     total = len(choices) * len(set(threads))
@@ -69,6 +72,8 @@ def main(
     console.print(f"LR image of {width}x{height} random pixels, {runs} runs in turns; median / 90th percentile")
     for name, operators in profiles.items():
         console.print(tables.profile(name, operators))
+    if against and not compared:
+        console.print(f"nothing to compare: no engine gives times of both {against} and another file")
     for first, second, found in compared:
         console.print(found.sentence(first, second), soft_wrap=True)
     if json:
@@ -118,7 +123,8 @@ def _profiles(choices: Sequence[Choice], lr: Image, threads: int, runs: int) -> 
             f"expected an engine that tells the times of operators ({', '.join(PROFILERS)}), found "
             f"{', '.join(dict.fromkeys(one.engine for one in choices))}: leave out --profile."
         )
-    return {f"{one.path.name} ({one.engine})": PROFILERS[one.engine](one.path, lr, threads, runs) for one in told}
+    names = told_apart(one.path for one in choices)
+    return {f"{names[one.path]} ({one.engine})": PROFILERS[one.engine](one.path, lr, threads, runs) for one in told}
 
 
 def _processor() -> str:

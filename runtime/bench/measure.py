@@ -8,6 +8,7 @@ from typing import Any
 from runtime.engines import open_model
 from runtime.engines.base import Description, Engine, Image
 from runtime.latency import Latency, latencies_of, timings_in_turns
+from runtime.names import told_apart
 from runtime.selection import Choice
 
 
@@ -16,6 +17,7 @@ class Measurement:
     """One file on one engine with one number of threads.
 
     Attributes:
+        name: of the file, with as many of its folders as tell it from the others.
         engine: as it was asked for, such as 'litert' or 'adb:SERIAL'.
         description: what the file says about itself and what ran it.
         file_bytes: size on disk.
@@ -24,16 +26,13 @@ class Measurement:
         peak_bytes: that opening and one inference add to the memory of a fresh process; None where it is not measured.
     """
 
+    name: str
     engine: str
     description: Description
     file_bytes: int
     latency: Latency | None
     runs_ms: tuple[float, ...]
     peak_bytes: int | None
-
-    @property
-    def name(self) -> str:
-        return self.description.path.name
 
     @property
     def threads(self) -> int:
@@ -83,10 +82,12 @@ def measure(
         timings = timings_in_turns(native, lr, runs=runs) if native else []
         latencies = dict(zip(map(id, native), latencies_of(native, timings, lr), strict=True))
         rows = dict(zip(map(id, native), zip(*timings, strict=True), strict=True)) if timings else {}
+        names = told_apart(one.path for one in choices)
         results = []
         for (choice, engine), about in zip(engines, descriptions, strict=True):
             results.append(
                 Measurement(
+                    name=names[choice.path],
                     engine=choice.engine,
                     description=about,
                     file_bytes=engine.file_bytes(),

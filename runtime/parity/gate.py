@@ -86,6 +86,8 @@ def check(
     protocol = dataclasses.asdict(
         metrics.Protocol(lr=benchmarks[0].lr, lpips=f"lpips v0.1, {lpips}, whole images" if lpips else None)
     )
+    if len({one.lr for one in benchmarks}) > 1:
+        protocol["lr"] = ", ".join(f"{one.name} by {one.lr}" for one in benchmarks)
     if size:
         protocol["crop"] = f"{size[1]}x{size[0]} LR pixels in the middle"
     return ParityReport(

@@ -51,7 +51,7 @@ def backbone_here() -> tuple[metrics.Backbone | None, str]:
 
     weights = Path(torch.hub.get_dir()) / "checkpoints"
     here = [name for name in get_args(metrics.Backbone) if (weights / metrics.BACKBONE_FILES[name]).is_file()]
-    reason = "no backbone's weights on this machine; --lpips alex fetches them"
+    reason = "no backbone's weights on this machine; `python -m runtime.parity --lpips alex` fetches them"
     for name in here:
         try:
             metrics.lpips_metric(name)

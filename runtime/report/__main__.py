@@ -70,7 +70,7 @@ def main(
     curves = curves_of(log) if log else ()
     policies = [read_policy(limits)] if limits else []
     if parity:
-        result = read_parity(parity, loaded, paths)
+        result = read_parity(parity, loaded, paths, [one.name for one in benchmarks])
     else:
         choose(paths, engines)  # before anything slow
         backbone, without = backbone_here()

@@ -54,8 +54,9 @@ def gather(
         comparison = compared(
             student.scale, parity, painter.engines, painter.names, benchmarks, painter.size, threads, runs=runs
         )
+    verdict = "what ships is what was trained" if parity.passed else "not ready to ship"
     return ReportData(
-        title=f"{student.architecture.capitalize()} x{student.scale}: what ships is what was trained",
+        title=f"{student.architecture.capitalize()} x{student.scale}: {verdict}",
         summary=summary or _summary(student, len({*(f.path for f in parity.files), *(r.path for r in parity.refused)})),
         parity=parity,
         scenes=shown,

@@ -4,7 +4,7 @@ import math
 
 from export.metadata import INTEGER
 from runtime.parity.judge import MEBIBYTE
-from runtime.parity.results import FileParity, ParityReport
+from runtime.parity.results import FileParity, ParityReport, tidy
 from runtime.report.scenes import labels
 
 ENGINE_NAMES = {
@@ -28,7 +28,7 @@ def headline(parity: ParityReport) -> str:
     integer = [file for file in parity.files if file.description.precision in INTEGER]
     told = integer or list(parity.files)
     engines = _listed(list(dict.fromkeys(_engine(file) for file in told)))
-    lost = f"{max(round(max(file.loss for file in told), 2), 0):.2f} dB of PSNR"
+    lost = f"{tidy(max(0.0, *(file.loss for file in told)))} dB of PSNR"
     if integer:
         largest = max(file.agreement.max_lsb for file in integer)
         within = "bit for bit" if largest == 0 else f"within {largest:.0f} LSB"
@@ -57,7 +57,7 @@ def tiles(parity: ParityReport) -> list[tuple[str, str]]:
     else:
         same = "identical" if math.isinf(agreement.psnr) else f"{agreement.psnr:.0f} dB"
         found.append((same, "output against PyTorch's"))
-    found.append((f"{round(best.loss, 2) + 0.0:.2f} dB", "lost against the float student, on ground truth"))
+    found.append((f"{tidy(best.loss)} dB", "lost against the float student, on ground truth"))
     if best.latency:
         height, width = best.latency.lr_size
         found.append((f"{best.latency.median:.1f} ms", f"median for {width}x{height} pixels in, on this machine"))

@@ -8,6 +8,7 @@ from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -26,13 +27,15 @@ WIDE, SMALL = (10.4, 5.2), (5.8, 4.0)  # inches at 72 points
 TEXT = 11
 SMALLEST_SPAN = 0.1  # of a PSNR axis, in dB
 FEW_POINTS = 12  # of a line, below which they are marked
+AS_WRITTEN = {"text.parse_math": False}  # a file's name may have dollar signs
 Against = Literal["size", "latency"]
 
 
+@matplotlib.rc_context(AS_WRITTEN)
 def quality_plot(comparison: Comparison, against: Against) -> str:
     """PSNR against the size or the latency of every file, on a logarithmic axis, with bicubic as a line."""
     points = [one for one in comparison.points if against == "size" or one.milliseconds is not None]
-    figure, axes = _new(WIDE)
+    figure, axes = new_figure(WIDE)
     axes.set_xscale("log")
     axes.axhline(comparison.bicubic, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
     for group, integer in itertools.product(GROUPS, (True, False)):
@@ -47,7 +50,7 @@ def quality_plot(comparison: Comparison, against: Against) -> str:
             )  # fmt: skip
     axes.set_xlabel("size of the file" if against == "size" else "latency of one inference", color=SOFT)
     axes.set_ylabel(f"PSNR on Y, {comparison.set_name}, dB", color=SOFT)
-    _ticks(axes, _bytes if against == "size" else _milliseconds)
+    _ticks(axes.xaxis, _bytes if against == "size" else _milliseconds)
     axes.margins(x=0.14, y=0.1)
     axes.legend(
         frameon=False, labelcolor=SOFT, fontsize=TEXT - 1, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3
@@ -63,10 +66,11 @@ def quality_plot(comparison: Comparison, against: Against) -> str:
     return _svg(figure, f"quality-{against}")
 
 
+@matplotlib.rc_context(AS_WRITTEN)
 def curve_plot(curves: Sequence[Curve]) -> str:
     """Curves of one axis against the training step."""
     logarithmic = curves[0].axis == "loss"
-    figure, axes = _new(SMALL)
+    figure, axes = new_figure(SMALL)
     for curve, colour in zip(curves, itertools.cycle(LINES), strict=False):
         marker = "o" if len(curve.steps) < FEW_POINTS else ""
         axes.plot(curve.steps, curve.values, label=curve.name, color=colour, marker=marker, linewidth=1.8)
@@ -74,7 +78,7 @@ def curve_plot(curves: Sequence[Curve]) -> str:
     axes.set_ylabel("loss" if logarithmic else "PSNR on Y, dB", color=SOFT)
     if logarithmic:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _ticks(axes.yaxis, lambda value: f"{value:g}")
     else:
         axes.ticklabel_format(useOffset=False)
         low, high = axes.get_ylim()
@@ -84,7 +88,8 @@ def curve_plot(curves: Sequence[Curve]) -> str:
     return _svg(figure, f"curves-{curves[0].axis}")
 
 
-def _new(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A transparent figure of a size in inches, and its axes."""
     figure = Figure(figsize=size, dpi=72, layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
@@ -97,10 +102,10 @@ def _new(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _ticks(axes: Axes, words: Callable[[float], str]) -> None:
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def _ticks(axis: Axis, words: Callable[[float], str]) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _x(point: Point, against: Against) -> float:

@@ -7,12 +7,15 @@ from typing import Any
 from compress.checkpoint import Student
 from compress.files import sha256
 from compress.run import versions
+from export.folder import folder_sha256
+from runtime.names import told_apart
 from runtime.parity.limits import Limits
 from runtime.parity.results import ParityReport
 from runtime.report.machine import machine
 from runtime.report.scenes import labels
 
 FLOAT_HASH = "float_student_sha256"
+LR = {"files": "the sets' own files", "imresize": "MATLAB's bicubic imresize of the photographs"}
 LIMITS = {
     "float_psnr": "float files at least {:g} dB (R, G and B, worst photograph) to the reference",
     "int8_lsb": "int8 files no value more than {:g} LSB off",
@@ -37,9 +40,12 @@ def provenance(student: Student, parity: ParityReport, command: str) -> dict[str
         **_training(student.provenance),
         "calibration": _calibration(student),
     }
-    for path in dict.fromkeys(one.path for one in (*parity.files, *parity.refused)):
-        if path.is_file():
-            rows[path.name] = f"SHA-256 {sha256(path)}"
+    for path, name in told_apart(one.path for one in (*parity.files, *parity.refused)).items():
+        if path.is_dir():
+            rows[name] = f"SHA-256 of its files' SHA-256 and names {folder_sha256(path)}"
+        for part, label in ((path, name), (path.with_suffix(".bin"), f"{name}'s .bin")):
+            if part.is_file() and (part == path or path.suffix == ".param"):
+                rows[label] = f"SHA-256 {sha256(part)}"
     producers = {name: version for file in parity.files for name, version in file.description.metadata.producer.items()}
     rows |= {
         "exported with": _named(producers),
@@ -65,8 +71,7 @@ def protocol(parity: ParityReport) -> list[str]:
         *(f"Limits of {', '.join(names)}: {_limits(limits)}." for limits, names in by_limits.items()),
         f"Quality against ground truth: PSNR on {found['colour']}; {found['rounding']}; a border of {found['border']} "
         f"pixels left out; {found['psnr']}.",
-        "LR images: "
-        + ("the set's own files." if found["lr"] == "files" else "MATLAB's bicubic imresize of the photographs."),
+        f"LR images: {LR.get(found['lr'], found['lr'])}.",
         *([f"Files that take one size only: everything on {found['crop']}."] if found.get("crop") else []),
         f"Latency: median and 90th percentile of {parity.pytorch.runs} runs after a warm-up, models taking turns in one "
         "process; the bars are the network alone. Peak memory: growth of the resident set of a fresh process over "

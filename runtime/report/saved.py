@@ -14,16 +14,17 @@ from compress.files import parse_json
 from runtime.parity.results import ParityReport
 
 
-def read_parity(path: str | Path, student: Student, files: Sequence[Path]) -> ParityReport:
+def read_parity(path: str | Path, student: Student, files: Sequence[Path], sets: Sequence[str]) -> ParityReport:
     """The report that was written to `path`.
 
     Args:
         student: whose files they are.
-        files: that the result must be of, in any folder.
+        files: that the result must be of.
+        sets: names of the benchmark sets that it must be of.
 
     Raises:
-        BadInput: something else in the file, or a result of another student, of other files, or of files that have
-            another size now.
+        BadInput: something else in the file, or a result of another student, of other files or sets, or of files that
+            have another size now.
     """
     path = Path(path)
     try:
@@ -44,6 +45,12 @@ def read_parity(path: str | Path, student: Student, files: Sequence[Path]) -> Pa
         names = ", ".join(sorted({one.name for one in results}))
         raise BadInput(f"expected the gate's result for the files given, found one for {names} in {path}: name these.")
     for file in report.files:
+        judged = [one.name for one in file.sets]
+        if judged != list(sets):
+            raise BadInput(
+                f"expected the gate's result on {', '.join(sets)}, found one on {', '.join(judged)} in {path}: name the same "
+                "sets with --sets or --images."
+            )
         where = file.path
         size = sum(one.stat().st_size for one in ([where] if where.is_file() else where.rglob("*")) if one.is_file())
         if where.is_file() and size != file.file_bytes and where.suffix != ".param":

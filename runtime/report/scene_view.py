@@ -13,6 +13,8 @@ from runtime.report.data import Picture, Scene, difference
 from runtime.report.encoding import heat_map, png
 
 CROP = 96
+LEAST_ENLARGED = 2  # of the slider's pictures, where the screen has room
+ROOM = (320, 480)  # height and width to which smaller pictures are enlarged
 REFERENCE_TOP = 4  # LSB of the brightest colour against the reference and the float student
 TRUTH_TOP = 64  # and against the ground truth
 
@@ -45,6 +47,7 @@ def scene_view(number: int, scene: Scene, shown: Sequence[Picture], uris: Sequen
         "source": scene.source,
         "width": width,
         "height": height,
+        "enlarged": max(LEAST_ENLARGED, min(ROOM[0] // height, ROOM[1] // width)),
         "pictures": [{"caption": one.caption, "uri": uri} for one, uri in zip(shown, uris, strict=True)],
         "right": _opposite(shown),
         "strips": list(_strips(scene, shown)),

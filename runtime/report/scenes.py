@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from compress.evaluate import Upscaler
 from export.metadata import INTEGER
 from runtime.engines import open_model
 from runtime.engines.base import Image
+from runtime.names import told_apart
 from runtime.parity.crops import Size, common_size, crops
 from runtime.parity.references import References
 from runtime.parity.results import FileParity, ParityReport
@@ -89,9 +90,12 @@ class Painter:
 
 
 def labels(files: Sequence[FileParity]) -> list[str]:
-    """A name for every file: its own, and its engine's where files of that name ran on several engines."""
-    names = [file.name for file in files]
-    return [file.name if names.count(file.name) == 1 else f"{file.name} on {file.engine}" for file in files]
+    """A name for every file: its own, folders that tell it from others, and its engine's where it ran on several engines."""
+    of = told_apart(file.path for file in files)
+    names = [of[file.path] for file in files]
+    return [
+        name if names.count(name) == 1 else f"{name} on {file.engine}" for name, file in zip(names, files, strict=True)
+    ]
 
 
 def scenes(
@@ -132,9 +136,7 @@ def _in_turn(
     benchmarks: Sequence[Benchmark], size: Size | None
 ) -> Iterator[tuple[Benchmark, tuple[str, Image, Image]]]:
     """The first image of each set, then the second of each, and so on."""
-    streams: list[Iterable[tuple[Benchmark, tuple[str, Image, Image]]]] = [
-        ((benchmark, image) for image in crops(benchmark, size)) for benchmark in benchmarks
-    ]
+    streams = [zip(itertools.repeat(benchmark), crops(benchmark, size), strict=False) for benchmark in benchmarks]
     for turn in itertools.zip_longest(*streams):
         yield from (one for one in turn if one is not None)
 

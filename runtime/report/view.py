@@ -50,13 +50,14 @@ def _table(parity: ParityReport) -> list[tuple[str, ...]]:
 
 
 def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
-    """The two plots, and the same figures as a table for those who cannot see them."""
-    if comparison is None:
+    """The plots that have a point, and the same figures as a table for those who cannot see them."""
+    if comparison is None or not comparison.points:
         return None
+    timed = any(one.milliseconds is not None for one in comparison.points)
     ordered = sorted(comparison.points, key=lambda one: one.file_bytes)
     return {
         "size": quality_plot(comparison, "size"),
-        "latency": quality_plot(comparison, "latency"),
+        "latency": quality_plot(comparison, "latency") if timed else None,
         "set": comparison.set_name,
         "note": comparison.note,
         "lr_size": comparison.lr_size,

@@ -107,7 +107,7 @@ def _parity(path: Path) -> object:
     from compress.checkpoint import load_student
     from runtime.report.saved import read_parity
 
-    return read_parity(path, load_student(SEEDS / "int8.pt"), [SEEDS / "int8.tflite"]).to_json()
+    return read_parity(path, load_student(SEEDS / "int8.pt"), [SEEDS / "int8.tflite"], ["skimage"]).to_json()
 
 
 def _plan(path: Path) -> object:

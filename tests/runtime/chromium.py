@@ -44,7 +44,8 @@ def unpacked_environment(root: Path) -> dict[str, str]:
     links.mkdir(exist_ok=True)
     for library in (*root.glob("lib/*-linux-gnu/*.so*"), *root.glob("usr/lib/*-linux-gnu/**/*.so*")):
         link = links / library.name
-        if not library.name.startswith(OF_LIBC) and not link.is_symlink():
+        if not library.name.startswith(OF_LIBC) and not link.exists():
+            link.unlink(missing_ok=True)  # of a folder that was moved
             link.symlink_to(library.resolve())
     return {"LD_LIBRARY_PATH": str(links), "FONTCONFIG_SYSROOT": str(root)}
 

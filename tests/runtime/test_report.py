@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from compress.checkpoint import load_student
 from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
+from compress.files import sha256
+from export.folder import folder_sha256
+from runtime.names import told_apart
 from runtime.parity.gate import check
 from runtime.parity.results import ParityReport, Refusal
 from runtime.report.compared import compared
@@ -23,8 +29,11 @@ from runtime.report.encoding import heat_levels, jpegs
 from runtime.report.figures import read_figures
 from runtime.report.headline import headline
 from runtime.report.page import write_report
+from runtime.report.placing import place_labels
+from runtime.report.plots import WIDE, curve_plot, new_figure
+from runtime.report.provenance import provenance
 from runtime.report.saved import read_parity
-from runtime.report.scenes import FLOAT, VIEW, Painter, scenes
+from runtime.report.scenes import FLOAT, VIEW, Painter, labels, scenes
 from tests.runtime.conftest import SCALE
 
 VOID = {"meta", "img", "input", "br", "link", "wbr"}
@@ -209,6 +218,23 @@ def test_optional_parts_may_be_left_out(tmp_path, data):
         assert f"<h2>{heading}</h2>" not in page
 
 
+def test_losses_are_labelled_in_plain_numbers():
+    svg = curve_plot([Curve(name="$a$", axis="loss", steps=[1, 2, 3], values=[0.2, 0.1, 0.03])])
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"0.05", "0.1", "0.2", "$a$"} <= set(labels)
+    assert "math" not in svg
+
+
+def test_plots_without_a_point_are_left_out(tmp_path, data, recwarn):
+    untimed = tuple(dataclasses.replace(one, milliseconds=None) for one in data.comparison.points)
+    for points, size, latency in ((data.comparison.points, 1, 1), (untimed, 1, 0), ((), 0, 0)):
+        comparison = dataclasses.replace(data.comparison, points=points)
+        page = written(tmp_path, dataclasses.replace(data, comparison=comparison))
+        assert page.count("PSNR against the size of the file") == size
+        assert page.count("PSNR against latency") == latency
+    assert not [one for one in recwarn if "legend" in str(one.message)]
+
+
 def test_refuses_pictures_that_do_not_fit(tmp_path, data):
     scene = data.scenes[0]
     odd = dataclasses.replace(scene.pictures[1], image=scene.pictures[1].image[:-1])
@@ -252,6 +278,80 @@ def test_scenes_show_what_the_files_compute(tiny, parity, one, tmp_path):
         assert difference(whole.image, piece.image).max() <= 1, "a piece of a photograph is not what the whole gives"
 
 
+def test_photographs_are_the_first_of_every_set_in_turn_under_the_sets_own_name(tiny, parity):
+    pairs = open_benchmark("skimage", SCALE).pairs
+    sets = [Benchmark("first", SCALE, pairs[:2]), Benchmark("second", SCALE, pairs[2:3])]
+    with Painter(load_student(tiny.int8_pt), parity, None, 1) as painter:
+        found = [(one.name, one.source) for one in scenes(painter, sets)]
+    assert found == [(pairs[0].name, "first"), (pairs[2].name, "second"), (pairs[1].name, "first")]
+
+
+def test_files_of_one_name_are_told_apart(parity):
+    first, second, other = parity.files
+    moved = [
+        dataclasses.replace(one, description=dataclasses.replace(one.description, path=Path(path)))
+        for one, path in ((first, "/a/old/x.tflite"), (second, "/a/new/x.tflite"), (other, "y.onnx"))
+    ]
+    assert labels(moved) == ["old/x.tflite", "new/x.tflite", "y.onnx"]
+    twice = [*moved, dataclasses.replace(moved[0], engine="tensorflow")]
+    assert labels(twice) == ["old/x.tflite on litert", "new/x.tflite", "y.onnx", "old/x.tflite on tensorflow"]
+    assert told_apart([Path("x"), Path("a/x"), Path("b/a/x"), Path("x")]) == {
+        Path("x"): "x", Path("a/x"): "a/x", Path("b/a/x"): "b/a/x",
+    }  # fmt: skip
+
+
+def test_provenance_has_the_hash_of_every_file_and_folder(tiny, parity, tmp_path):
+    folder, pair = tmp_path / "x.mlpackage", tmp_path / "y.param"
+    folder.mkdir()
+    for path in (folder / "part", pair, tmp_path / "y.bin", tmp_path / "z.bin"):
+        path.write_text(path.name)
+    refused = tuple(Refusal(path=path, engine="any", reason="expected more.") for path in (folder, pair))
+    found = provenance(load_student(tiny.int8_pt), dataclasses.replace(parity, files=(), refused=refused), "command")
+    assert found["x.mlpackage"].endswith(folder_sha256(folder))
+    assert (found["y.param"], found["y.param's .bin"]) == (
+        f"SHA-256 {sha256(pair)}",
+        f"SHA-256 {sha256(tmp_path / 'y.bin')}",
+    )
+
+
+def test_a_loss_never_reads_as_less_than_nothing(parity):
+    better = dataclasses.replace(parity.files[0].sets[0], student=30.0, file=30.001)
+    files = (dataclasses.replace(parity.files[0], sets=(better,)),)
+    assert "lost 0.00 dB of PSNR at most" in headline(dataclasses.replace(parity, files=files))
+
+
+@pytest.mark.parametrize(("against", "set_name"), itertools.product(("size", "latency"), ("skimage", "Set5")))
+def test_labels_of_the_plots_cover_neither_each_other_nor_a_point(against, set_name):
+    """Of the networks that are packaged, and of two files of a page that are the same in all but their names."""
+    known = read_figures(4)
+    assert known is not None
+    named = [(f"anchor_x4_{kind}", 1.0 + i / 3) for i, kind in enumerate(("int8.tflite", "int8.onnx"))]
+    rows = [(row.name, row.file_bytes if against == "size" else row.ratio, row.psnr[set_name]) for row in known.rows]
+    own = next(row for row in rows if row[0] == "anchor_x4_int8")
+    points = [(name, own[1] if against == "size" else own[1] * slower, own[2]) for name, slower in named]
+    points += [row for row in rows if row != own]
+    figure, axes = new_figure(WIDE)
+    axes.set_xscale("log")
+    axes.scatter([x for _, x, _ in points], [y for *_, y in points])
+    axes.axhline(26)
+    axes.margins(x=0.14, y=0.1)
+    figure.draw_without_rendering()
+    place_labels(axes, [(*point, "#000000") for point in points])
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(one) for one in axes.texts]  # an annotation's own includes its line
+    assert len(boxes) == len(points)
+    for box, other in itertools.combinations(boxes, 2):
+        assert not box.padded(-1).overlaps(other.padded(-1))
+    spots = [Bbox.from_bounds(*(axes.transData.transform((x, y)) - 3), 6, 6) for _, x, y in points]
+    assert not [True for box in boxes for spot in spots if box.padded(-1).overlaps(spot)]
+
+
+def test_a_name_that_looks_like_a_formula_is_a_name(tmp_path, data):
+    odd = dataclasses.replace(data.comparison.points[0], name=r"a$\frac{$b.tflite")
+    page = written(tmp_path, dataclasses.replace(data, comparison=dataclasses.replace(data.comparison, points=(odd,))))
+    assert page.count(r"a$\frac{$b.tflite") >= 2
+
+
 def test_latency_of_others_is_left_out_with_several_threads(tiny, parity, one):
     painter = Painter(load_student(tiny.int8_pt), parity, None, 2)
     found = compared(SCALE, parity, painter.engines, painter.names, [one], painter.size, 2, runs=1)
@@ -261,19 +361,21 @@ def test_latency_of_others_is_left_out_with_several_threads(tiny, parity, one):
     assert all(point.milliseconds and point.milliseconds > 0 for point in found.points)
 
 
-def test_gates_result_is_read_back(tiny, parity, tmp_path):
+def test_gates_result_is_read_back(tiny, parity, one, tmp_path):
     student = load_student(tiny.int8_pt)
     files = [tiny.float_tflite, tiny.int8_tflite, tiny.int8_onnx]
     (tmp_path / "parity.json").write_text(parity.to_json())
-    again = read_parity(tmp_path / "parity.json", student, files)
+    again = read_parity(tmp_path / "parity.json", student, files, [one.name])
     assert json.loads(again.to_json()) == json.loads(parity.to_json())
     with pytest.raises(BadInput, match=r"found one for float\.tflite, int8\.onnx, int8\.tflite"):
-        read_parity(tmp_path / "parity.json", student, files[:1])
+        read_parity(tmp_path / "parity.json", student, files[:1], [one.name])
     with pytest.raises(BadInput, match="expected the gate's result for the student"):
-        read_parity(tmp_path / "parity.json", load_student(tiny.float_pt), files)
+        read_parity(tmp_path / "parity.json", load_student(tiny.float_pt), files, [one.name])
+    with pytest.raises(BadInput, match="expected the gate's result on Set5, found one on one photograph"):
+        read_parity(tmp_path / "parity.json", student, files, ["Set5"])
     (tmp_path / "other.json").write_text(json.dumps({"passed": True}))
     with pytest.raises(BadInput, match="found something else"):
-        read_parity(tmp_path / "other.json", student, files)
+        read_parity(tmp_path / "other.json", student, files, [one.name])
 
 
 def test_figures_of_the_zoo_are_packaged_and_others_refused(tmp_path):

@@ -15,7 +15,7 @@ from compress.data.benchmarks import Benchmark, open_benchmark
 from compress.errors import BadInput
 from runtime.debian import own_architecture, unpack
 from runtime.parity.gate import check
-from runtime.report.data import Comparison, Curve, Point
+from runtime.report.data import Comparison, Curve, Point, ReportData
 from runtime.report.gather import gather
 from runtime.report.page import write_report
 from tests.runtime.chromium import BINARY, PACKAGE, Chromium, find_chromium, unpacked_environment
@@ -23,6 +23,7 @@ from tests.runtime.conftest import SCALE
 
 BUILD = Path(__file__).resolve().parents[2] / "build"
 SHOTS = BUILD / "screenshots"
+LONG = "IMG_20261121_a_name_that_somebody_made_of_all_the_options_0123456789abcdef0123456789abcdef"
 AA = 4.5  # contrast that WCAG 2.1 asks of text, level AA
 CONTRAST = """
 (() => {
@@ -72,7 +73,7 @@ def chromium() -> Iterator[Chromium]:
 
 
 @pytest.fixture(scope="module")
-def page(tiny, tmp_path_factory) -> Path:
+def data(tiny) -> ReportData:
     """A report of the tiny student on two photographs, with everything that a report can have."""
     sets = [Benchmark("skimage", SCALE, open_benchmark("skimage", SCALE).pairs[:2])]
     student = load_student(tiny.int8_pt)
@@ -85,8 +86,36 @@ def page(tiny, tmp_path_factory) -> Path:
     ]
     comparison: Comparison = dataclasses.replace(data.comparison, points=(*data.comparison.points, *peers))
     curves = [Curve(name="sum", axis="loss", steps=[1, 2, 3], values=[0.2, 0.1, 0.07])]
+    return dataclasses.replace(data, comparison=comparison, curves=curves)
+
+
+@pytest.fixture(scope="module")
+def page(data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report(path, dataclasses.replace(data, comparison=comparison, curves=curves))
+    write_report(path, data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd_page(data, tmp_path_factory) -> Path:
+    """A photograph of 40x36 pixels, and many files, all of them with long names."""
+    parity, (scene, other) = data.parity, data.scenes
+    files = tuple(
+        dataclasses.replace(file, description=dataclasses.replace(file.description, path=Path(f"{LONG}_{i}.tflite")))
+        for i, file in enumerate((*parity.files, *parity.files))
+    )
+    small = tuple(
+        dataclasses.replace(
+            one, image=one.image[:36, :40], reference=None if one.reference is None else one.reference[:36, :40]
+        )
+        for one in scene.pictures
+    )
+    odd = dataclasses.replace(
+        data, parity=dataclasses.replace(parity, files=files),
+        scenes=(dataclasses.replace(scene, name=LONG, source=LONG, pictures=small), other),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("odd") / "report.html"
+    write_report(path, odd)
     return path
 
 
@@ -192,6 +221,42 @@ def test_nothing_is_wider_than_the_screen(chromium, page, width):
         chromium.run("document.querySelector('.crop').click()")
         chromium.screenshot(SHOTS / "phone_zoom.png")
         assert chromium.run("document.querySelector('#zoom').getBoundingClientRect().right") <= width
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_long_names_and_small_pictures_keep_the_page_in_shape(chromium, odd_page, width):
+    chromium.open(odd_page, width=width, height=780)
+    chromium.screenshot(SHOTS / f"odd_{width}.png", whole=True)
+    assert chromium.run("document.documentElement.scrollWidth") == width
+    assert chromium.run("document.querySelector('.compare').clientWidth") > 240, "a small picture is shown large"
+    bars = chromium.run("[...document.querySelectorAll('.bars i')].map((one) => one.getBoundingClientRect().width)")
+    assert max(bars) > 0.3 * width, "names leave the bars no room"
+    lines = "[...document.querySelectorAll('#files tbody th')].map((one) => one.clientHeight)"
+    assert max(chromium.run(lines)) < 200, "names are a column of letters"
+
+
+def test_words_stay_whole_on_a_phone(chromium, page):
+    chromium.open(page, width=360, height=780)
+    broken = """
+    [...document.querySelectorAll("#files th:first-child")].flatMap((cell) => {
+      const text = cell.firstChild, range = document.createRange();
+      return [...text.data.matchAll(/[A-Za-z']+/g)].filter((word) => {
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        return range.getClientRects().length > 1;
+      }).map((word) => word[0]);
+    })
+    """
+    assert chromium.run(broken) == []
+
+
+def test_both_choices_are_above_the_slider_side_by_side(chromium, odd_page):
+    chromium.open(odd_page)
+    chromium.run("document.querySelector('#choose-1').click()")
+    box = "[...document.querySelectorAll('#scene-1 select')].map((one) => one.getBoundingClientRect().toJSON())"
+    left, right = chromium.run(box)
+    assert left["top"] == right["top"]
+    assert left["right"] < right["left"]
 
 
 def test_every_control_is_reached_and_named(chromium, page):

@@ -23,6 +23,7 @@ def test_a_failing_file_still_gets_its_page(tiny: Tiny, tmp_path):
     done = run(stale, tiny.float_tflite, "--out", page)
     assert done.returncode == 1, done.stderr
     text = page.read_text()
+    assert ": not ready to ship</title>" in text
     assert 'class="verdict fail"' in text
     assert "stale: made from another student" in text.replace("<wbr>", "")
 

@@ -6,21 +6,21 @@ Exits with 1 where a tile takes more than the budget that it was chosen for.
 
 import argparse
 import json
+import os
 import re
+import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compress.errors import BadInput, run_command
-from runtime.engines import BY_SUFFIX, ENGINE_HELP
+from runtime.engines import BY_SUFFIX, ENGINE_HELP, open_model
 from runtime.engines.base import check_threads
-from runtime.peak import RUNS, NotLinux, median_peak, peak_memory
 from runtime.planner import NoPrediction, Plan, largest_tile, plan
 from runtime.units import parse_bytes, show_bytes
 
-__all__ = ["Memory", "NotLinux", "main", "memory_of", "peak_memory"]
-
-SIDE = 256
+SIDE, RUNS = 256, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Memory:
         file, engine: what was run, and by what.
         height, width: of the LR image.
         terms: of the prediction, in bytes; None where there is none.
-        measured: bytes, the median of several runs; None where it cannot be measured.
+        measured: bytes, the median of several runs; None where it was not or cannot be measured: another system than Linux, a
+            file that is only evaluated or emulated.
         budget: that the size was chosen for; None where the size was given.
     """
 
@@ -73,26 +74,44 @@ def memory_of(
     """Predicts and measures one file. `budget` is only noted.
 
     Raises:
-        BadInput: a file or size that cannot be run.
+        BadInput: a file or size that cannot be run, or a prediction of more than the machine has.
     """
     default = BY_SUFFIX.get(path.suffix.lower())
     try:
         planned: Plan | None = plan(path, height, width, threads=threads) if engine in (None, default) else None
     except NoPrediction:
         planned = None
-    try:
-        measured = median_peak(path, height, width, engine=engine, threads=threads, runs=runs) if runs else None
-    except NotLinux:
-        measured = None
+    if runs and planned:
+        _check_room(planned.total, path, height, width)
     return Memory(
         file=str(path),
         engine=engine or default or "?",
         height=height,
         width=width,
         terms=dict(planned.terms) if planned else None,
-        measured=measured,
+        measured=_measured(path, height, width, engine, threads, runs) if runs else None,
         budget=budget,
     )
+
+
+def _measured(path: Path, height: int, width: int, engine: str | None, threads: int, runs: int) -> int | None:
+    """Median of several measurements; None where the engine has none. Raises BadInput."""
+    with open_model(path, engine=engine, threads=threads) as opened:
+        found = [opened.peak_memory(height, width) for _ in range(runs)]
+    sizes = [size for size in found if size is not None]
+    return int(statistics.median(sizes)) if sizes else None
+
+
+def _check_room(predicted: int, path: Path, height: int, width: int) -> None:
+    """Raises BadInput for an inference that would fill the machine before it fails."""
+    if sys.platform != "linux":
+        return
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if predicted > installed:
+        raise BadInput(
+            f"expected an inference that fits into the {show_bytes(installed)} of this machine, found {show_bytes(predicted)} "
+            f"predicted for {width}x{height} pixels of {path}: measure less, or only predict with --runs 0."
+        )
 
 
 def main() -> int:
@@ -147,9 +166,9 @@ def _cells(row: Memory) -> tuple[str, ...]:
 def _verdict(row: Memory) -> str:
     assert row.budget is not None
     if row.measured is None:
-        return f"the largest tile for {show_bytes(row.budget)}, not measured"
+        return f"the largest tile for {row.budget:,} bytes ({show_bytes(row.budget)}), not measured"
     found = "MORE than" if row.over else "within"
-    return f"the largest tile for {show_bytes(row.budget)}: measured {found} the budget"
+    return f"the largest tile for {row.budget:,} bytes ({show_bytes(row.budget)}): measured {found} the budget"
 
 
 def _sizes(given: argparse.Namespace) -> list[tuple[int, int]]:
@@ -191,4 +210,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, contained=True)

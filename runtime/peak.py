@@ -4,13 +4,12 @@ Linux keeps the highest resident size of a process (VmHWM) and sets it back when
 /proc/self/clear_refs. The difference over opening the file, running one image and reading the result is what the model
 costs the process, without Python itself: proc_pid_status(5), proc_pid_clear_refs(5). An engine that runs in a process of
 its own is measured there, and what this one holds of the images is added. Repeats within some kilobytes, on a busy machine
-within some hundred: `median_peak` is the median of three.
+within some hundred.
 """
 
 import argparse
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,6 @@ PROCESSES, CLEAR_REFS = Path("/proc"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 KIBIBYTE = 1024
 TIMEOUT = 600.0  # seconds
-RUNS = 3
 
 
 class NotLinux(BadInput):
@@ -50,7 +48,7 @@ def peak_memory(
     _check_linux()
     options = ["--height", str(height), "--width", str(width), "--threads", str(threads)]
     options += ["--engine", engine] if engine else []
-    command = [sys.executable, "-m", "runtime.peak", str(Path(path).resolve()), *options]
+    command = [sys.executable, "-m", "runtime.peak", str(Path(path).absolute()), *options]  # a link's own suffix counts
     try:
         child = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_root(), stdin=subprocess.DEVNULL
@@ -70,14 +68,6 @@ def peak_memory(
     if child.returncode:
         raise RuntimeError(f"the measuring process failed:\n{child.stderr}")
     return int(child.stdout.split()[-1])
-
-
-def median_peak(
-    path: str | Path, height: int, width: int, *, engine: str | None = None, threads: int = 1, runs: int = RUNS
-) -> int:
-    """Median of several measurements, one after the other. Raises BadInput; see `peak_memory`."""
-    found = [peak_memory(path, height, width, engine=engine, threads=threads) for _ in range(runs)]
-    return int(statistics.median(found))
 
 
 def measure_here(path: Path, height: int, width: int, *, engine: str | None, threads: int) -> int:

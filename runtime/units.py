@@ -1,6 +1,7 @@
 """Numbers of bytes as people write them."""
 
 import re
+from fractions import Fraction
 
 from compress.errors import BadInput
 
@@ -19,7 +20,7 @@ def parse_bytes(text: str) -> int:
     """
     found = NUMBER.fullmatch(text.strip())
     unit = UNITS.get(found[2].upper()) if found else None
-    count = int(float(found[1]) * unit) if found and unit and len(found[1]) < 20 else 0
+    count = int(Fraction(found[1]) * unit) if found and unit and len(found[1]) < 20 else 0
     if count < 1:
         raise BadInput(f"expected a number of bytes such as 64MB, 64MiB or 1.5GB, found {text!r}: write it like that.")
     return count

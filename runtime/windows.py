@@ -133,6 +133,11 @@ def automatic_tile(metadata: Metadata) -> int:
     return min(max(math.ceil(wanted / GRAIN) * GRAIN, SMALLEST), LARGEST)
 
 
+def smallest_tile(metadata: Metadata) -> int:
+    """Side of the smallest window, in LR pixels, that larger images can be cut into where the file takes any size."""
+    return 1 if _dependence(metadata) else 2 * max(metadata.receptive_radius or 0, 0) + 1
+
+
 def _plan_of_listed(
     metadata: Metadata, image: tuple[int, int], sizes: Sequence[Sequence[int]], tile: int | None
 ) -> Plan:

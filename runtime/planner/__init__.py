@@ -10,13 +10,15 @@ from pathlib import Path
 
 from compress.errors import BadInput, Unavailable
 from runtime.engines.base import check_threads
+from runtime.planner.graph import rounded
 from runtime.planner.litert import LitertPlanner
 from runtime.planner.onnxruntime import OnnxPlanner
 from runtime.planner.plan import NoPrediction, Plan
 from runtime.units import show_bytes
+from runtime.windows import smallest_tile
 
 TILE_STEP, SMALLEST_TILE, LARGEST_TILE = 8, 16, 8192
-"""Sides of tiles in LR pixels: all are multiples of the first."""
+"""Sides of tiles in LR pixels: all are multiples of the first. The receptive field may ask for more than the second."""
 MEASURE = "measure it with `python -m runtime.memory`"
 
 
@@ -40,17 +42,18 @@ def predict(path: str | Path, height: int, width: int, *, threads: int = 1) -> i
     return plan(path, height, width, threads=threads).total
 
 
-def largest_tile(path: str | Path, budget: int, *, threads: int = 1) -> int:
-    """Side in LR pixels of the largest square tile that stays within `budget` bytes, a multiple of 8 from 16 on.
+def largest_tile(path: str | Path, budget: int, *, threads: int = 1, most: int = LARGEST_TILE) -> int:
+    """Side in LR pixels of the largest square tile that stays within `budget` bytes.
 
+    A multiple of 8, from 16 on, and more than twice the file's receptive-field radius, for photographs to be cut into.
     A part of the budget is left for the error of the prediction: 5 % for a .tflite that XNNPACK runs whole, 12 % for another,
-    25 % for an .onnx. A file of fixed sizes has one of these as its tile.
+    25 % for an .onnx. A file of fixed sizes has one of these as its tile, a file of any size none above `most`.
 
     Raises:
         BadInput: not even the smallest fits (the message names the least budget); or see `plan`.
     """
     planned = _planner(Path(path), threads)
-    sides = _sides(planned, Path(path))
+    sides = _sides(planned, Path(path), most)
     least = _least(planned, sides[0])
     if least > budget:
         raise BadInput(
@@ -65,18 +68,25 @@ def largest_tile(path: str | Path, budget: int, *, threads: int = 1) -> int:
 def least_budget(path: str | Path, *, threads: int = 1) -> int:
     """Bytes that `largest_tile` takes at least. Raises BadInput; see `plan`."""
     planned = _planner(Path(path), threads)
-    return _least(planned, _sides(planned, Path(path))[0])
+    return _least(planned, _sides(planned, Path(path), LARGEST_TILE)[0])
 
 
 def _least(planned: LitertPlanner | OnnxPlanner, side: int) -> int:
     return math.ceil(planned(side, side).total / (1 - planned.reserve))
 
 
-def _sides(planned: LitertPlanner | OnnxPlanner, path: Path) -> Sequence[int]:
+def _sides(planned: LitertPlanner | OnnxPlanner, path: Path, most: int) -> Sequence[int]:
     """Of the square tiles that a file takes, from small to large. Raises BadInput where it takes none."""
     metadata = planned.metadata
     if metadata.sizes == "any":
-        return range(SMALLEST_TILE, min(metadata.largest or LARGEST_TILE, LARGEST_TILE) + 1, TILE_STEP)
+        smallest = max(SMALLEST_TILE, rounded(smallest_tile(metadata), TILE_STEP))
+        largest = min(metadata.largest or LARGEST_TILE, max(most, smallest))
+        if smallest > largest:
+            raise BadInput(
+                f"expected a file that takes tiles of {smallest}x{smallest} pixels, found one that ends at {largest}x{largest}: "
+                f"{path} cannot take a photograph in tiles."
+            )
+        return range(smallest, largest + 1, TILE_STEP)
     sides = sorted(height for height, width in metadata.sizes if height == width)
     if not sides:
         raise BadInput(
@@ -98,8 +108,8 @@ def _planner(path: Path, threads: int) -> LitertPlanner | OnnxPlanner:
         return OnnxPlanner(path, threads)
     known = {".pt": "PyTorch", ".pte": "ExecuTorch", ".param": "ncnn", ".mlpackage": "Core ML"}
     if suffix in known:
+        measure = "" if suffix == ".mlpackage" else f" {MEASURE}, or"
         raise NoPrediction(
-            f"expected a .tflite or .onnx, found {path}: there is no prediction for {known[suffix]}, {MEASURE}, or give a tile "
-            "size."
+            f"expected a .tflite or .onnx, found {path}: there is no prediction for {known[suffix]},{measure} give a tile size."
         )
     raise BadInput(f"expected a model file, found {path}: name an exported file.")

@@ -111,7 +111,7 @@ def _tile(given: argparse.Namespace) -> int | None:
     if given.memory is not None:
         if given.tile != "auto":
             raise BadInput("expected --tile or --memory, found both: leave one of them out.")
-        return min(largest_tile(given.model, parse_bytes(given.memory), threads=given.threads), LARGEST)
+        return largest_tile(given.model, parse_bytes(given.memory), threads=given.threads, most=LARGEST)
     if given.tile == "auto":
         return None
     try:

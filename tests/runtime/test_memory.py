@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from runtime.memory import Memory, as_json, as_table
+from runtime.memory import Memory, as_json, as_table, memory_of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 
 def run(*arguments) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "runtime.memory", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @linux
@@ -39,6 +39,11 @@ def test_a_budget_is_kept(tiny):
     assert "measured within the budget" in done.stdout
 
 
+@linux
+def test_what_is_only_evaluated_has_no_measurement(tiny):
+    assert memory_of(tiny.int8_mlpackage, 32, 32, runs=1).measured is None
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -49,6 +54,8 @@ def test_a_budget_is_kept(tiny):
         (["--size", "64by64"], "expected a size such as"),
         (["--height", "0"], "expected a size of at least 1x1"),
         (["--threads", "0"], "expected 1 to 1024 threads"),
+        (["--runs", "-1"], "expected 0 runs or more"),
+        pytest.param(["--size", "200000"], "expected an inference that fits into", marks=linux),
     ],
 )
 def test_nonsense_is_one_sentence(tiny, options, sentence):

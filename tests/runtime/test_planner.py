@@ -1,7 +1,9 @@
 """Predicted peak memory: close to what is measured, growing with the image, and a tile that keeps to its budget."""
 
 import contextlib
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,16 @@ import torch
 from compress.checkpoint import Student, load_student, save_student
 from compress.errors import BadInput
 from compress.models import build
+from export.metadata import ENTRY, read_tflite
 from export.tflite import export_tflite
-from runtime.peak import median_peak, peak_memory
+from runtime.memory import memory_of
+from runtime.peak import peak_memory
 from runtime.planner import NoPrediction, largest_tile, least_budget, plan, predict
 from runtime.planner.greedy import Life, place, touched
 from tests.runtime.conftest import edited
 
 BOUND, ONNX_BOUND = 0.15, 0.25
+ZOO = Path(__file__).parents[2] / "zoo"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 RESIDUAL = {"scale": 2, "channels": 16, "blocks": 1, "head_kernel": 5, "tail_kernel": 5}
 
@@ -31,24 +36,41 @@ def residual(tmp_path_factory):
     return folder / "s.tflite"
 
 
+def _saying(source, target, **changes) -> Path:
+    """A copy whose metadata says something else."""
+    plain = json.loads(read_tflite(source).to_json()) | changes
+
+    def change(model):
+        [entry] = [one for one in model.metadata if one.name == ENTRY.encode()]
+        model.buffers[entry.buffer].data = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+
+    return edited(source, target, change)
+
+
+def _error(file, height, width) -> float:
+    error = memory_of(file, height, width).error
+    assert error is not None
+    return error
+
+
 @linux
 @pytest.mark.parametrize("name", ["float", "int8"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (200, 320)])
 def test_close_to_what_is_measured(tiny, name, height, width):
     file = tiny.of(name)[1]
-    assert abs(predict(file, height, width) / median_peak(file, height, width) - 1) < BOUND
+    assert abs(_error(file, height, width)) < BOUND
 
 
 @linux
 @pytest.mark.parametrize("name", ["float_onnx", "int8_onnx"])
 def test_near_for_onnx_runtime(tiny, name):
     file = getattr(tiny, name)
-    assert abs(predict(file, 256, 256) / median_peak(file, 256, 256) - 1) < ONNX_BOUND
+    assert abs(_error(file, 256, 256)) < ONNX_BOUND
 
 
 @linux
 def test_close_for_a_residual_network(residual):
-    assert abs(predict(residual, 160, 160) / median_peak(residual, 160, 160) - 1) < BOUND
+    assert abs(_error(residual, 160, 160)) < BOUND
 
 
 @linux
@@ -86,10 +108,34 @@ def test_too_small_a_budget_is_told_the_least(tiny):
         largest_tile(tiny.int8_tflite, least - 1)
 
 
+def test_the_least_budget_is_for_a_tile_that_photographs_can_be_cut_into():
+    file = ZOO / "anchor_x4_int8.tflite"  # whose radius is 10
+    assert largest_tile(file, least_budget(file)) == 24 > 2 * 10
+    with pytest.raises(BadInput, match="which a tile of 24x24 pixels"):
+        largest_tile(file, least_budget(file) - 1)
+
+
+def test_files_that_end_below_the_smallest_tile_have_none(tiny, tmp_path):
+    file = _saying(tiny.int8_tflite, tmp_path / "small.tflite", largest=8)
+    assert predict(file, 8, 8) > 0
+    with pytest.raises(
+        BadInput, match=r"^expected a file that takes tiles of 16x16 pixels, found one that ends at 8x8"
+    ):
+        largest_tile(file, 10**9)
+
+
+def test_only_files_of_any_size_end_at_the_most_that_is_asked_for(tiny, tmp_path):
+    assert largest_tile(tiny.int8_tflite, 10**9, most=64) == 64 < largest_tile(tiny.int8_tflite, 10**9)
+    file = _saying(tiny.int8_tflite, tmp_path / "fixed.tflite", sizes=[[96, 96]])
+    assert largest_tile(file, 10**9, most=64) == 96
+
+
 def test_other_kinds_of_files_are_to_be_measured(tiny):
-    for file in (tiny.float_pt, tiny.float_pte, tiny.float_param, tiny.float_mlpackage):
+    for file in (tiny.float_pt, tiny.float_pte, tiny.float_param):
         with pytest.raises(NoPrediction, match="measure it with"):
             predict(file, 64, 64)
+    with pytest.raises(NoPrediction, match="no prediction for Core ML, give a tile size"):
+        predict(tiny.float_mlpackage, 64, 64)
     with pytest.raises(BadInput, match="expected a model file"):
         predict("photo.jpg", 64, 64)
 

@@ -17,6 +17,8 @@ from runtime.units import parse_bytes, show_bytes
         (".5 KiB", 512),
         ("67108864", 67_108_864),
         ("12B", 12),
+        ("1.001KB", 1001),
+        ("2.MB", 2_000_000),
         ("1TiB", 2**40),
     ],
 )

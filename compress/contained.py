@@ -46,6 +46,9 @@ def fork_contained() -> int | None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # where it is ignored, as some programs leave it, no child is reported
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = os.fork()
     if child == 0:

@@ -20,6 +20,10 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
 
     The data is on disk (fsync) before the rename, so that a kill or a power cut leaves the old file or the new
     one. On an exception the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        BadInput: a folder that takes no files, or a path where there is a device, a pipe or a socket, which the rename
+            would replace.
     """
     path = Path(path)
     temporary = _beside(path)
@@ -42,6 +46,8 @@ def check_writable(*paths: str | Path | None) -> None:
 
 def _beside(path: Path) -> Path:
     """A new, empty file in the folder of `path`, which is made where it is missing."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadInput(f"expected a file to write, found a device, pipe or socket at {path}: name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         before, after = around_random(path)

@@ -51,6 +51,12 @@ class Latency:
         return self.run.p90
 
 
+def check_runs(runs: int, warmup: int = WARMUP) -> None:
+    """Raises BadInput for fewer than one of either."""
+    if runs < 1 or warmup < 1:
+        raise BadInput(f"expected at least 1 run and 1 warm-up run, found {runs} and {warmup}: use more.")
+
+
 def measure_latency(engines: Sequence[Engine], lr: Image, *, runs: int = RUNS, warmup: int = WARMUP) -> list[Latency]:
     """Times models side by side; one `Latency` per engine, in order. See `timings_in_turns`."""
     return latencies_of(engines, timings_in_turns(engines, lr, runs=runs, warmup=warmup), lr)
@@ -73,8 +79,7 @@ def timings_in_turns(
     Raises:
         BadInput: fewer runs than that, or an image that one of the files does not take.
     """
-    if runs < 1 or warmup < 1:
-        raise BadInput(f"expected at least 1 run and 1 warm-up run, found {runs} and {warmup}: use more.")
+    check_runs(runs, warmup)
     return [tuple(engine.upscale(lr).timing for engine in engines) for _ in range(warmup + runs)][warmup:]
 
 

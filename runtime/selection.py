@@ -1,5 +1,6 @@
 """Which engines run which files."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ def choose(paths: Sequence[Path], engines: Sequence[str] = ()) -> list[Choice]:
     """Every file on each of the engines that takes it; on its format's own where none of them does, or none is named.
 
     Raises:
-        BadInput: no file at all, a path where there is nothing, a kind of file or an engine that is unknown or not
-            installed, or a named engine that takes none of the files.
+        BadInput: no file at all, a path where there is nothing or that is no UTF-8, a kind of file or an engine that is
+            unknown or not installed, or a named engine that takes none of the files.
     """
     if not paths:
         raise BadInput("expected files to judge, found none: name exported files.")
     for path in paths:
+        if str(path) != os.fsencode(path).decode(errors="replace"):
+            raise BadInput(f"expected a path in UTF-8, found {str(path)!a}: rename it, engines take no other.")
         if not path.exists():
             raise BadInput(f"expected an exported file, found nothing at {path}: check the path.")
         if path.suffix.lower() not in BY_SUFFIX:

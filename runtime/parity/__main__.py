@@ -12,8 +12,9 @@ from compress import files
 from compress.checkpoint import load_student
 from compress.cli import command_line
 from compress.data.benchmarks import BUILT_IN, open_benchmark
+from compress.errors import BadInput
 from compress.progress import progress
-from runtime.latency import RUNS
+from runtime.latency import RUNS, check_runs
 from runtime.parity.gate import check
 from runtime.parity.junit import write_junit
 from runtime.parity.limits import Policy, checked_limits, read_policy
@@ -84,7 +85,9 @@ def main(
     )  # fmt: skip
     policies = [*([read_policy(limits)] if limits else []), Policy(every=asked)]
     loaded = load_student(student)
+    _check_results([one for one in (json, junit) if one], [student, *paths, *([limits] if limits else [])])
     files.check_writable(json, junit)
+    check_runs(runs)
     choose(paths, engines)  # before anything slow
     names = [*sets, *([str(images)] if images else [])] or [BUILT_IN]
     benchmarks = [open_benchmark(name, loaded.scale, data) for name in names]
@@ -109,6 +112,15 @@ def main(
     if junit:
         write_junit(junit, report)
     return 0 if report.passed else 1
+
+
+def _check_results(results: list[Path], inputs: list[Path]) -> None:
+    """Raises BadInput for results that would take the place of each other, or of what is judged."""
+    taken = {one.resolve() for one in inputs}
+    for one in results:
+        if one.resolve() in taken:
+            raise BadInput(f"expected a file of its own for each result, found {one} given twice: name another one.")
+        taken.add(one.resolve())
 
 
 if __name__ == "__main__":

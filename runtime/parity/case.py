@@ -23,9 +23,14 @@ BISECTED = (".tflite", ".onnx", ".mlpackage")
 
 
 class Case:
-    """One file on one engine, from opening it to its verdict; `reason` says why it could not be judged."""
+    """One file on one engine, from opening it to its verdict; `reason` says why it could not be judged.
 
-    def __init__(self, choice: Choice, policies: Sequence[Policy]):
+    Args:
+        name: that tells the file apart from the others.
+    """
+
+    def __init__(self, choice: Choice, name: str, policies: Sequence[Policy]):
+        self.name = name
         self.path, self.engine, self._policies = choice.path, choice.engine, policies
         self.model: Engine | None = None
         self.reason: str | None = None
@@ -83,6 +88,7 @@ class Case:
             *costing(size, self.latency, peak, pytorch, pytorch_peak, self.limits, native=description.native),
         ]
         self.result = FileParity(
+            name=self.name,
             engine=self.engine,
             description=description,
             file_bytes=size,

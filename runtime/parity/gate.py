@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def check(
     policies = [Policy(every=limits)] if isinstance(limits, Limits) else limits or ()
     distance = metrics.lpips_metric(lpips) if lpips else None
     references = References(student, threads)
-    cases = [Case(choice, policies) for choice in choose(list(paths), engines)]
+    chosen = choose(list(paths), engines)
+    names = Counter(path.name for path in {one.path for one in chosen})
+    cases = [Case(one, one.path.name if names[one.path.name] == 1 else str(one.path), policies) for one in chosen]
     with contextlib.ExitStack() as opened:
         for case in cases:
             opened.callback(case.close)
@@ -94,7 +97,9 @@ def check(
         student=student.file_hash,
         limits=limits_for("", "", "", *policies),
         files=tuple(case.result for case in cases if case.result),
-        refused=tuple(Refusal(path=c.path, engine=c.engine, reason=c.reason) for c in cases if c.reason is not None),
+        refused=tuple(
+            Refusal(name=c.name, path=c.path, engine=c.engine, reason=c.reason) for c in cases if c.reason is not None
+        ),
         pytorch=pytorch,
         pytorch_peak_bytes=peak,
         protocol=protocol,

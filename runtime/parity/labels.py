@@ -1,4 +1,4 @@
-"""Whether a file is what it is called: from that student, of that precision, with that student's scales."""
+"""Whether a file is what it is called: from that student, of that precision, with that student's scales and weights."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from export.audit.audit import SUFFIXES
 from export.audit.truth import contradictions
 from export.exporting import QUANTIZED
 from export.metadata import Metadata, Precision
+from runtime.parity.weights import foreign_weights
 
 NAMED = re.compile(
     rf"(?:^|[_.])({'|'.join(sorted(get_args(Precision), key=len, reverse=True))})$"
@@ -29,6 +30,7 @@ def faults(path: Path, metadata: Metadata, student: Student) -> Iterator[str]:
             yield f"mislabelled: {'' if layer == 'file' else f'{layer} is '}{what}: export it again"
         if metadata.precision == "int8" and student.quantization:
             yield from _foreign_scales(audit, student)
+        yield from foreign_weights(audit.contents, student, metadata.precision)
 
 
 def _stale(metadata: Metadata, student: Student) -> Iterator[str]:

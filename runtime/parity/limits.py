@@ -10,7 +10,6 @@ YAML file says goes before all that is built in, what the command line says befo
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, get_args
 
 import yaml
 
-from compress.errors import BadInput
+from compress.errors import BadInput, shown
 from compress.variants import parse_yaml, reason
 from export.metadata import Precision
 from runtime.engines import BY_SUFFIX, DEVICES, ENGINES
@@ -151,12 +150,21 @@ def read_policy(path: str | Path) -> Policy:
 def checked_limits(values: Mapping[str, Any], where: str) -> Limits:
     """Limits out of numbers, None for what is not said. Raises BadInput for a value that cannot be a limit."""
     for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and value >= 0 and not math.isnan(value)):
-            raise BadInput(f"expected a number of at least 0 for {name}, found {value!r} in {where}: correct it.")
+        if value is not None and not _is_limit(value):
+            raise BadInput(f"expected a number of at least 0 for {name}, found {shown(value)} in {where}: correct it.")
         if value is not None and name in SHARES and value > 1:
             raise BadInput(f"expected a share of at most 1 for {name}, found {value!r} in {where}: 0.99 is 99 %.")
     return Limits(**values)
+
+
+def _is_limit(value: Any) -> bool:
+    """Whether it is a number of at least 0, infinity included, that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return float(value) >= 0
+    except OverflowError:
+        return False
 
 
 def _limits(values: Any, where: str, beside: tuple[str, ...] = ()) -> Limits:

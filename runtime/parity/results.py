@@ -50,6 +50,7 @@ class FileParity:
     """One file's result on one engine.
 
     Attributes:
+        name: of the file; its path, where files of several folders have that name.
         engine: as it was asked for, such as 'litert' or 'adb:SERIAL'.
         description: what the file says about itself and what ran it.
         file_bytes: size on disk.
@@ -66,6 +67,7 @@ class FileParity:
         seconds: that judging it took.
     """
 
+    name: str
     engine: str
     description: Description
     file_bytes: int
@@ -81,10 +83,6 @@ class FileParity:
     @property
     def path(self) -> Path:
         return self.description.path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
     @property
     def passed(self) -> bool:
@@ -103,7 +101,7 @@ class FileParity:
 
     def verdict(self) -> str:
         """One line for a person."""
-        who = _who(self.path, self.engine)
+        who = _who(self.name, self.path, self.engine)
         if self.failures:
             return f"{who}: FAIL  {'; '.join((*self.failures, *([self.advice] if self.advice else [])))}"
         a = self.agreement
@@ -121,21 +119,19 @@ class Refusal:
     """A file that could not be judged on an engine, which fails it: a foreign one, say.
 
     Attributes:
+        name: as in `FileParity`.
         path, engine: as given.
         reason: one sentence.
     """
 
+    name: str
     path: Path
     engine: str
     reason: str
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
     def verdict(self) -> str:
         """One line for a person."""
-        return f"{_who(self.path, self.engine)}: FAIL  {self.reason.removesuffix('.')}"
+        return f"{_who(self.name, self.path, self.engine)}: FAIL  {self.reason.removesuffix('.')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +176,9 @@ def tidy(decibel: float) -> str:
     return f"{round(decibel, 2) + 0.0:.2f}"
 
 
-def _who(path: Path, engine: str) -> str:
+def _who(name: str, path: Path, engine: str) -> str:
     """The file's name, and the engine where it is not the format's own."""
-    return path.name if BY_SUFFIX.get(path.suffix.lower()) == engine else f"{path.name} on {engine}"
+    return name if BY_SUFFIX.get(path.suffix.lower()) == engine else f"{name} on {engine}"
 
 
 def _plain(value: Any) -> Any:

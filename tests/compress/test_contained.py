@@ -79,6 +79,11 @@ def test_a_signal_to_the_parent_alone_ends_both(sent, code):
     assert ("error: interrupted" in said) == (sent == signal.SIGINT)
 
 
+def test_the_end_is_seen_where_the_surroundings_ignore_the_end_of_children():
+    ignoring = f"import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n{PROGRAM.format(work='return 3')}"
+    assert subprocess.run([sys.executable, "-c", ignoring], cwd=ROOT, timeout=60, check=False).returncode == 3
+
+
 def test_the_child_dies_with_its_parent():
     process = started("time.sleep(600)")  # longer than anything here waits
     child = int(process.stdout.readline())

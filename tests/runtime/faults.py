@@ -8,7 +8,11 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 Change = Callable[[Any], None]
-TYPES = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}
+TYPES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.INT32: np.int32,
+}
 
 
 def convolutions(model: Any) -> list[Any]:
@@ -83,6 +87,30 @@ def channel_off(layer: int, channel: int, factor: float = 1.1) -> Change:
             array = values(model, index)
             array[channel] *= np.float32(factor)
             store(model, index, array)
+
+    return change
+
+
+def weight_off(layer: int) -> Change:
+    """The largest number of one convolution by a tenth nearer to 0."""
+
+    def change(model: Any) -> None:
+        index = int(convolutions(model)[layer].inputs[1])
+        array = values(model, index)
+        place = np.unravel_index(np.abs(array.astype(np.float64)).argmax(), array.shape)
+        array[place] = np.float64(array[place]) * 0.9
+        store(model, index, array)
+
+    return change
+
+
+def biases_off(layer: int) -> Change:
+    """All biases of one convolution larger by a tenth."""
+
+    def change(model: Any) -> None:
+        index = int(convolutions(model)[layer].inputs[2])
+        array = values(model, index)
+        store(model, index, (array * 1.1).astype(array.dtype))
 
     return change
 

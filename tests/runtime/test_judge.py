@@ -87,6 +87,8 @@ def test_a_file_runs_on_each_engine_that_takes_it_and_on_its_own_where_none_does
         choose([TFLITE], ["litert", "onnxruntime"])
     with pytest.raises(BadInput, match="expected files to judge, found none"):
         choose([])
+    with pytest.raises(BadInput, match=r"expected a path in UTF-8, found .*udcff"):
+        choose([Path("\udcff.tflite")])
 
 
 def test_lpips_is_counted_against_the_float_student(photographs, shared_data, monkeypatch):

@@ -56,6 +56,7 @@ def test_an_engine_may_be_named_with_its_argument(read):
         ("loss: much\n", "expected a number of at least 0 for loss, found 'much'"),
         ("loss: true\n", "expected a number of at least 0 for loss, found True"),
         ("loss: .nan\n", "expected a number of at least 0 for loss, found nan"),
+        (f"float_psnr: 1{'0' * 400}\n", "expected a number of at least 0 for float_psnr, found 1000"),
         ("loss:\n", "expected a number of at least 0 for loss, found nothing"),
         ("int8_within: 99\n", "expected a share of at most 1 for int8_within, found 99"),
         ("formats: {tflight: {loss: 1}}\n", "expected formats out of tflite, onnx"),

@@ -21,6 +21,7 @@ from export.metadata import ENTRY
 from export.tflite import export_tflite
 from runtime.parity.__main__ import main
 from runtime.parity.gate import check
+from runtime.parity.junit import to_junit
 from runtime.parity.limits import Limits
 from runtime.parity.results import FileParity
 from runtime.parity.verdict import HEADINGS, table_rows
@@ -116,8 +117,9 @@ def _zero_point_off(model):
 def test_float_weight_off_by_a_tenth_fails(tiny, judge, tmp_path):
     found = judge(edited(tiny.float_tflite, tmp_path / "f.tflite", _float_weight_off))
     assert not found.passed
-    assert "PSNR against the reference" in found.failures[0]
-    assert "limit 110 dB" in found.failures[0]
+    assert found.failures[0].startswith("wrong weights: ")
+    assert "PSNR against the reference" in found.failures[1]
+    assert "limit 110 dB" in found.failures[1]
 
 
 @pytest.mark.parametrize("fault", [_int8_weight_off, _zero_point_off])
@@ -189,6 +191,18 @@ def test_foreign_files_fail_by_name_and_the_others_are_judged(tiny, benchmark_se
     assert rows["x3.tflite"][:3] == ("x3.tflite", "litert", "FAIL")
 
 
+def test_files_of_one_name_are_told_apart_by_their_paths(tiny, benchmark_set, tmp_path):
+    """CI servers take cases of one name for one case, so that the last would hide the others."""
+    other = tmp_path / tiny.int8_tflite.name
+    edited(tiny.int8_tflite, other, _without_metadata)
+    report = check(load_student(tiny.int8_pt), [other, tiny.int8_tflite, tiny.float_tflite], [benchmark_set], runs=1)
+    cases = [case.attrib["name"] for case in Xml.fromstring(to_junit(report)).iter("testcase")]
+    assert cases == [f"{tiny.int8_tflite} [litert]", f"{tiny.float_tflite.name} [litert]", f"{other} [litert]"]
+    assert report.files[0].verdict().startswith(f"{tiny.int8_tflite}: PASS")
+    assert report.refused[0].verdict().startswith(f"{other}: FAIL")
+    assert [row[0] for row in table_rows(report)[:3]] == [str(tiny.int8_tflite), tiny.float_tflite.name, str(other)]
+
+
 def test_int8_file_needs_its_int8_student(tiny, benchmark_set):
     report = check(load_student(tiny.float_pt), [tiny.int8_tflite, tiny.float_tflite], [benchmark_set], runs=1)
     assert "give the int8 student" in report.refused[0].reason
@@ -245,7 +259,8 @@ def test_command_fails_with_the_figure_and_the_limit(tiny, tmp_path, folder):
     out, junit = tmp_path / "out.json", tmp_path / "junit.xml"
     run = _command(tiny.int8_pt, path, bare, "--images", folder, "--json", out, "--junit", junit, "--runs", 1)
     assert run.returncode == 1, run.stderr
-    assert "FAIL  largest difference" in run.stdout
+    assert "FAIL  wrong weights: " in run.stdout
+    assert "; largest difference" in run.stdout
     assert "bare.tflite: FAIL  expected a .tflite that pocketsr exported" in run.stdout
     content = json.loads(out.read_text())
     assert content["passed"] is False
@@ -264,6 +279,11 @@ def test_command_fails_with_the_figure_and_the_limit(tiny, tmp_path, folder):
         (("--limits", "none.yaml"), "expected a YAML file of limits, found nothing at none.yaml"),
         (("--loss", "-1"), "expected a number of at least 0 for loss"),
         (("--lpips", "none", "--lpips_change", "0.1"), "name a backbone with --lpips"),
+        (("--runs", "0"), "expected at least 1 run and 1 warm-up run, found 0 and 3"),
+        (
+            ("--json", "a.out", "--junit", "./a.out"),
+            "expected a file of its own for each result, found a.out given twice",
+        ),
         (("nothing.tflite",), "expected an exported file, found nothing at nothing.tflite"),
     ],
 )

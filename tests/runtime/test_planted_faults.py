@@ -15,11 +15,14 @@ from onnx import helper, numpy_helper
 
 from compress.checkpoint import Student, load_student, save_student
 from compress.data.benchmarks import Benchmark, open_benchmark
+from export.audit import audit_file
+from export.coreml import export_coreml
 from export.metadata import ENTRY
 from export.onnx import export_onnx
 from export.tflite import export_tflite
 from runtime.parity.gate import check
 from runtime.parity.results import FileParity, Refusal
+from runtime.parity.weights import foreign_weights
 from tests.runtime import faults
 from tests.runtime.conftest import edited
 
@@ -37,6 +40,11 @@ WEIGHTS: dict[str, Change] = {
     "half an LR pixel off": faults.residual_half_a_pixel_off(SCALE),
     "the last kernel one pixel off": faults.kernel_shifted,
     **{f"channel {c} of convolution {n} off by a tenth": faults.channel_off(n, c) for n in (0, 4, 9) for c in (0, 11)},
+}
+UNSEEN: dict[str, Change] = {
+    "a channel that these photographs leave at 0 off by a tenth": faults.channel_off(0, 2),
+    **{f"one weight of convolution {n} off by a tenth": faults.weight_off(n) for n in (1, 9)},
+    "the last biases off by a tenth": faults.biases_off(9),
 }
 ZERO_POINTS: dict[str, Change] = {
     "zero point of the first values": faults.zero_point_off(0, 3),
@@ -90,7 +98,7 @@ def original(precision: str) -> Path:
 def planted(judge, tmp_path_factory) -> dict[tuple[str, str], Judged]:
     """Every fault of the weights and zero points in every precision that can have it, judged in one go."""
     folder = tmp_path_factory.mktemp("planted")
-    kinds = [("float32", WEIGHTS), ("int8", WEIGHTS | ZERO_POINTS)]
+    kinds = [("float32", WEIGHTS | UNSEEN), ("int8", WEIGHTS | UNSEEN | ZERO_POINTS)]
     changes = {(precision, fault): change for precision, known in kinds for fault, change in known.items()}
     paths = {
         case: edited(original(case[0]), folder / f"{number}.tflite", change)
@@ -124,6 +132,35 @@ def test_a_fault_in_the_weights_is_seen_in_the_numbers(planted, precision, fault
         "the sub-pixels come in another order (" if "sub-pixels" in fault else f"export.bisect STUDENT.pt {file.path}"
     )
     assert advice in file.advice
+
+
+@pytest.mark.parametrize("fault", UNSEEN)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_wrong_weight_is_read_in_the_file(planted, precision, fault):
+    """Photographs may not show it: of a channel that is 0 in all of them, say."""
+    name = "biases" if "biases" in fault else "weights"
+    assert any(
+        text.startswith(f"wrong weights: no layer has the {name} of ") for text in planted[precision, fault].sentences()
+    )
+
+
+def test_a_wrong_weight_is_read_in_float16_and_in_other_formats(student, tmp_path):
+    """Where the limit on PSNR leaves room for it: 70 dB in float16, 60 dB in Core ML."""
+    floating = load_student(ZOO / "anchor_x4.pt")
+    export_tflite(floating, tmp_path / "a.tflite", "float16")
+    export_onnx(floating, tmp_path / "a.onnx", "float32")
+    export_onnx(student, tmp_path / "b.onnx", "int8")
+    export_coreml(floating, tmp_path / "a.mlpackage", "float16")
+    export_coreml(student, tmp_path / "b.mlpackage", "int8")
+    assert student.quantization is not None
+    layers = dict(student.quantization.layers)
+    layers["head"] = dataclasses.replace(layers["head"], scale=layers["head"].scale * 1.1)
+    other = dataclasses.replace(older(student), quantization=dataclasses.replace(student.quantization, layers=layers))
+    for name in ("a.tflite", "a.onnx", "b.onnx", "a.mlpackage", "b.mlpackage"):
+        audit = audit_file(tmp_path / name)
+        assert audit.metadata is not None
+        assert list(foreign_weights(audit.contents, student, audit.metadata.precision)) == [], name
+        assert list(foreign_weights(audit.contents, other, audit.metadata.precision)), name
 
 
 @pytest.mark.parametrize("fault", ZERO_POINTS)
@@ -205,14 +242,16 @@ def stale(tmp_path_factory) -> Path:
 def test_a_file_of_an_older_student_is_stale(judge, stale):
     sentences = judge(stale).sentences()
     assert sentences[0].startswith("stale: made from another student")
-    assert "PSNR against the reference" in sentences[1]
+    assert sentences[1].startswith("wrong weights: ")
+    assert "PSNR against the reference" in sentences[2]
 
 
 def test_a_forged_hash_does_not_hide_an_older_student(judge, stale, tmp_path):
     forged = relabelled(stale, tmp_path / "a.tflite", student_sha256=load_student(ZOO / "anchor_x4.pt").file_hash)
-    (sentence,) = judge(forged).sentences()
-    assert "PSNR against the reference" in sentence
-    assert "limit 110 dB" in sentence
+    weights, difference = judge(forged).sentences()
+    assert weights.startswith("wrong weights: ")
+    assert "PSNR against the reference" in difference
+    assert "limit 110 dB" in difference
 
 
 def test_another_calibration_with_a_forged_hash_is_read_in_the_file(judge, student, tmp_path):

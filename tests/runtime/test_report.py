@@ -203,7 +203,12 @@ def test_failed_file_is_red_says_why_and_is_named_in_the_sum(tmp_path, data, par
 
 
 def test_files_that_could_not_be_judged_fail_and_are_named(tmp_path, data, parity):
-    foreign = Refusal(path=Path("foreign.tflite"), engine="litert", reason="expected metadata, found none: export it.")
+    foreign = Refusal(
+        name="foreign.tflite",
+        path=Path("foreign.tflite"),
+        engine="litert",
+        reason="expected metadata, found none: export it.",
+    )
     refused = dataclasses.replace(parity, files=(), refused=(foreign,))
     page = text_of(written(tmp_path, dataclasses.replace(data, parity=refused)))
     assert "The only file fails the gate: do not ship foreign.tflite." in page

@@ -46,9 +46,8 @@ def fork_contained() -> int | None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # where it is ignored, as some programs leave it, no child is reported
+    # ignored, as some programs leave it, it would keep the child's end from its parent
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = os.fork()
     if child == 0:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from compress.data.benchmarks import Benchmark
 from compress.errors import BadInput
 from runtime.engines.base import Image
 from runtime.latency import RUNS, Latency, measure_latency
+from runtime.names import told_apart
 from runtime.parity.case import Case
 from runtime.parity.crops import Size, common_size, crops
 from runtime.parity.limits import Limits, Policy, limits_for
@@ -66,8 +66,8 @@ def check(
     distance = metrics.lpips_metric(lpips) if lpips else None
     references = References(student, threads)
     chosen = choose(list(paths), engines)
-    names = Counter(path.name for path in {one.path for one in chosen})
-    cases = [Case(one, one.path.name if names[one.path.name] == 1 else str(one.path), policies) for one in chosen]
+    names = told_apart(one.path for one in chosen)
+    cases = [Case(one, names[one.path], policies) for one in chosen]
     with contextlib.ExitStack() as opened:
         for case in cases:
             opened.callback(case.close)

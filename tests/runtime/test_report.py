@@ -310,7 +310,9 @@ def test_provenance_has_the_hash_of_every_file_and_folder(tiny, parity, tmp_path
     folder.mkdir()
     for path in (folder / "part", pair, tmp_path / "y.bin", tmp_path / "z.bin"):
         path.write_text(path.name)
-    refused = tuple(Refusal(path=path, engine="any", reason="expected more.") for path in (folder, pair))
+    refused = tuple(
+        Refusal(name=path.name, path=path, engine="any", reason="expected more.") for path in (folder, pair)
+    )
     found = provenance(load_student(tiny.int8_pt), dataclasses.replace(parity, files=(), refused=refused), "command")
     assert found["x.mlpackage"].endswith(folder_sha256(folder))
     assert (found["y.param"], found["y.param's .bin"]) == (

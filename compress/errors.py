@@ -64,5 +64,5 @@ def run_command(command: Callable[[], int | None], *, contained: bool = False) -
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    sys.stderr.write(f"error: {message}\n")  # at once: several processes that torchrun started may end together
     return code

@@ -17,6 +17,9 @@ from benchmarks.kill_upscale import kill_at_random
 from runtime.upscale.journal import NAME
 
 ROOT = Path(__file__).resolve().parents[2]
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # which a background job of a shell ignores, and what it starts
 MODEL = ROOT / "zoo" / "anchor_x4_int8.tflite"
 SCALE = 4
 COLOURS = Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * k).resize((40, 28)) for k in range(3)])

@@ -131,7 +131,8 @@ def test_all_processes_leave_the_group_before_they_end(few_steps, tmp_path):
     wrapper = tmp_path / "wrapper.py"
     wrapper.write_text(
         "import atexit, runpy, sys, torch\n"
-        "atexit.register(lambda: print('still in the group:', torch.distributed.is_initialized(), file=sys.stderr))\n"
+        # a whole line at once, for what torchrun starts is unbuffered, and print writes piece by piece
+        "atexit.register(lambda: sys.stderr.write(f'still in the group: {torch.distributed.is_initialized()}\\n'))\n"
         "sys.argv[0] = 'compress.train'\n"
         "runpy.run_module('compress.train', run_name='__main__', alter_sys=True)\n"
     )
@@ -141,4 +142,4 @@ def test_all_processes_leave_the_group_before_they_end(few_steps, tmp_path):
         check=False,
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
-    assert re.findall("still in the group: (.*)", launched.stderr) == ["False", "False"]
+    assert re.findall("still in the group: (.*)", launched.stderr) == ["False", "False"], launched.stderr

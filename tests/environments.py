@@ -49,7 +49,7 @@ def run_in(python: Path, *arguments: str | Path, folder: Path = ROOT) -> "subpro
     clean = {key: value for key, value in os.environ.items() if key not in INHERITED}
     return subprocess.run(
         [python, *arguments], cwd=folder, env=clean | {"PYTHONNOUSERSITE": "1"},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 
